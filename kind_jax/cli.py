@@ -1,0 +1,68 @@
+"""``kind-jax VERB ...``: one verb for each thing that one does with a model."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+from kind_jax import __version__
+from kind_jax.errors import UserError
+
+VERBS = {
+    "train": "train a model, or continue a run",
+    "sample": "draw images from a run or an artifact",
+    "inspect": "show sizes, components and their energy",
+    "export": "write a run as an artifact: learngenes, params, one file of tailors per group",
+    "report": "write a report of a run as one HTML file",
+}
+
+_USAGE = "\n".join(
+    [
+        "usage: kind-jax VERB ... ",
+        "",
+        "Decomposable diffusion transformers: train once, take apart, ship only the parts.",
+        "",
+        *(f"  {verb:<8}  {what}" for verb, what in VERBS.items()),
+        "",
+        "`kind-jax VERB --help` explains a verb; exit code 2 means that an argument, file or setting is wrong.",
+    ]
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0 done, 2 the user's mistake, 75 stopped by a signal and resumable."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"kind-jax {__version__}")
+        return 0
+    if args[0] not in VERBS:
+        print(f"error: the verb is {args[0]!r}, but it must be one of {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    _quiet()
+    try:
+        return importlib.import_module(f"kind_jax.commands.{args[0]}").run(args[1:])
+    except UserError as e:
+        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _quiet() -> None:
+    """Keep the chatter of libraries out of our output; their errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What commands have in common: reading class lists, printing where results lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kind_jax.errors import UserError
+
+
+def parse_classes(text: str | None) -> tuple[int, ...] | None:
+    """``3,7`` or ``0-4,9`` as class labels in the order given; None stays None (all classes).
+
+    Raises:
+      UserError: anything else, or a class named twice.
+    """
+    if text is None:
+        return None
+    classes: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise UserError(f"--classes is {text!r}, but it must be class numbers like 3,7 or 0-4,9.")
+        if dash and int(last) - int(first) >= 1_000_000:
+            raise UserError(f"--classes is {text!r}, which names more classes than any model has.")
+        classes += range(int(first), int(last) + 1) if dash else [int(first)]
+    if len(set(classes)) != len(classes):
+        raise UserError(f"--classes is {text!r}, but it must name each class once.")
+    return tuple(classes)
+
+
+def say_paths(headline: str, paths: Mapping[str, Path]) -> None:
+    """A headline and a line for each result that exists."""
+    print(headline)
+    width = max(map(len, paths), default=0)
+    for name, path in paths.items():
+        if path.exists():
+            print(f"  {name:<{width}}  {path}")
+
+
+def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table; the first column is text, the others are figures."""
+    grid = Table(title=title, title_justify="left")
+    for i, name in enumerate(header):
+        grid.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        grid.add_row(*row)
+    Console().print(grid)

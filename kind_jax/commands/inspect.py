@@ -1,0 +1,63 @@
+"""``kind-jax inspect``: what a model is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kind_jax.commands.console import say_paths, table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Show the size of every collection and the components and energy of every factored weight."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact."""
+    out: Path | None = None
+    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Moving average or last weights of a run."""
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, print the tables and write the plot; returns the exit code."""
+    parsed = tyro.cli(Arguments, args=args, prog="kind-jax inspect")
+
+    from kind_jax.deploy import anatomy
+    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.files import atomic_write_bytes
+    from kind_jax.plots import energy_bars
+
+    bundle = open_bundle(parsed.source, weights=parsed.weights)
+    table(
+        f"{parsed.source} (step {bundle.step}, {bundle.weights} weights)",
+        ("collection", "parameters", "MB"),
+        [
+            (s.name, f"{s.parameters:,}", f"{s.bytes / 1e6:.2f}")
+            for s in anatomy.sizes(bundle.collections, len(bundle.groups))
+        ],
+    )
+    layers = anatomy.layers(bundle.collections)
+    if not layers:
+        print("every projection is dense: there are no components")
+        return 0
+    table(
+        "components",
+        ("weight", "d_in x d_out", "learngenes", "tailors/group", "energy of learngenes", "of one group's tailors"),
+        [
+            (
+                layer.name, f"{layer.shape[0]} x {layer.shape[1]}", str(layer.learngenes), str(layer.tailors),
+                f"{layer.energy_learngenes:.2f}", f"{layer.energy_tailors:.2f}",
+            )
+            for layer in layers
+        ],
+    )  # fmt: skip
+    inside = parsed.source / "energy.png" if (parsed.source / "config.json").is_file() else None
+    out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_energy.png"
+    atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    say_paths("energy: sum of (|s| |u| |v|)² over components; tailors: mean over groups", {"plot": out})
+    return 0

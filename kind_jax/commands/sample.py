@@ -1,0 +1,66 @@
+"""``kind-jax sample``: draw a grid of images from a run or an artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kind_jax.commands.console import parse_classes, say_paths
+from kind_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Draw a grid of images, one column for each class."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact; of an artifact only the tailors of --classes are read."""
+    classes: str | None = None
+    """Classes like 3,7 or 0-4; default: all that the model serves."""
+    rows: int = 8
+    """Images of each class."""
+    out: Path | None = None
+    """PNG file to write; default: samples.png in the run, or beside the artifact."""
+    seed: int = 0
+    """Seed of the noise."""
+    steps: int | None = None
+    """Sampler steps; default: as configured."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; default: as configured."""
+    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
+    """Sampler; default: as configured."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Moving average or last weights of a run."""
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, draw, and write the grid; returns the exit code."""
+    parsed = tyro.cli(Arguments, args=args, prog="kind-jax sample")
+    if parsed.rows < 1:
+        raise UserError(f"--rows is {parsed.rows}, but it must be 1 or more.")
+    if not 0 <= parsed.seed < 2**32:
+        raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
+    classes = parse_classes(parsed.classes)
+
+    import numpy as np
+
+    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.images import grid, save_png
+
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
+    sampler = dataclasses.replace(bundle.config.sampler, **changes)
+    dataclasses.replace(bundle.config, sampler=sampler)  # refuses a sampler that does not fit the diffusion process
+    columns = classes or tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0)
+    labels = np.tile(np.array(columns, np.int32), parsed.rows)
+    images = bundle.sample(labels, seed=parsed.seed, sampler=sampler)
+    inside = parsed.source / "samples.png" if (parsed.source / "config.json").is_file() else None
+    out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_samples.png"
+    visible = images if images.shape[-1] in (1, 3) else images[..., :3]
+    save_png(out, grid(visible, len(columns), scale=max(1, 48 // bundle.config.model.size)))
+    names = ", ".join(bundle.class_names[c] for c in columns)
+    say_paths(f"{len(labels)} images, columns: {names} (step {bundle.step}, {bundle.weights} weights)", {"grid": out})
+    return 0

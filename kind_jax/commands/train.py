@@ -1,0 +1,61 @@
+"""``kind-jax train``, also ``python train.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from kind_jax.commands.console import say_paths
+from kind_jax.config import Config, load_file
+
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved, and the same command continues
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train a model, or continue the run in --workdir."""
+
+    config: Path
+    """Python file with get_config(); every setting below can override it."""
+    workdir: Path | None = None
+    """Folder of the run; default: runs/ and the name of the config file."""
+    stop_after: int | None = None
+    """Stop after this step as if interrupted."""
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def _config_path(args: list[str]) -> Path | None:
+    for i, arg in enumerate(args):
+        if arg == "--config" and i + 1 < len(args):
+            return Path(args[i + 1])
+        if arg.startswith("--config="):
+            return Path(arg.removeprefix("--config="))
+    return None
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, train, and say where everything lies; returns the exit code."""
+    path = _config_path(args)  # the file's settings are the defaults of all other flags, so it is read first
+    base = load_file(path) if path else Config()
+    # tyro cannot know that `settings` has a default but `config` has none; MISSING keeps --config required.
+    default = Arguments(config=path or tyro.MISSING, settings=base)  # pyright: ignore[reportArgumentType]
+    parsed = tyro.cli(Arguments, args=args, default=default, prog="kind-jax train")
+    directory = parsed.workdir or Path("runs") / parsed.config.stem
+
+    from kind_jax.train.loop import train  # after parsing: `--help` should not wait for JAX
+
+    summary = train(parsed.settings, directory, stop_after=parsed.stop_after)
+    state = "finished" if summary.step >= parsed.settings.train.steps else "stopped"
+    say_paths(
+        f"{state} at step {summary.step} of {parsed.settings.train.steps} after {summary.seconds:.0f} s",
+        {
+            "checkpoints": directory / "checkpoints",
+            "metrics": directory / "metrics.jsonl",
+            "samples": directory / "samples",
+            "config": directory / "config.json",
+        },
+    )
+    return EXIT_INTERRUPTED if summary.interrupted else 0

@@ -1,0 +1,65 @@
+"""The diffusion process and how it is sampled."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from kind_jax.config.check import STRICT, require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """What the model learns to undo.
+
+    Attributes:
+      process: ``gaussian`` is the discrete DDPM of ADM and DiT, ``flow`` is rectified flow.
+      schedule: noise schedule of the Gaussian process.
+      prediction: what the model outputs in the Gaussian process.
+      train_steps: number of discrete times of the Gaussian process.
+      times: how a flow draws its training times in (0, 1).
+    """
+
+    __pydantic_config__ = STRICT
+
+    process: Literal["gaussian", "flow"] = "gaussian"
+    schedule: Literal["linear", "cosine"] = "linear"
+    prediction: Literal["epsilon", "v"] = "epsilon"
+    train_steps: int = 1000
+    times: Literal["uniform", "logit_normal"] = "logit_normal"
+
+    def __post_init__(self) -> None:
+        require(self.train_steps >= 2, "diffusion.train_steps", self.train_steps, "2 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How samples are drawn.
+
+    Attributes:
+      method: ``ddpm`` and ``ddim`` belong to the Gaussian process, ``euler`` and ``heun`` to the flow.
+      steps: sampler steps; one model evaluation each, two for Heun (but one in its last step).
+      guidance: classifier-free guidance scale; 1 is none and costs one model evaluation a step instead of two.
+      guidance_channels: leading channels that guidance acts on; None is all of the image's (never the
+        variance); DiT uses 3.
+      eta: noise of DDIM: 0 is deterministic, 1 is like DDPM.
+    """
+
+    __pydantic_config__ = STRICT
+
+    method: Literal["ddpm", "ddim", "euler", "heun"] = "ddpm"
+    steps: int = 250
+    guidance: float = 1.0
+    guidance_channels: int | None = None
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "sampler.steps", self.steps, "1 or more")
+        require(self.guidance >= 0, "sampler.guidance", self.guidance, "0 or more (1 is no guidance)")
+        require(
+            self.guidance_channels is None or self.guidance_channels >= 1,
+            "sampler.guidance_channels",
+            self.guidance_channels,
+            "1 or more",
+        )
+        require(0 <= self.eta <= 1, "sampler.eta", self.eta, "between 0 and 1")

@@ -1,0 +1,178 @@
+"""The network: sizes, factored weights, groups."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from kind_jax.config.check import STRICT, require
+from kind_jax.errors import UserError
+
+Projection = Literal["qkv", "q", "k", "v", "o", "mlp_in", "mlp_out", "adaln"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorConfig:
+    """Which weights are factored W = U diag(s) V, and how their components are dealt out.
+
+    Attributes:
+      projections: the projections of a block that are factored; the others stay dense. ``qkv`` is the fused
+        projection, ``q``, ``k``, ``v`` the separate ones; asking for any of the three splits the attention input.
+      learngenes: N_G, components shared by all classes, in every factored weight; None is half the width.
+      tailors: components that each group of classes owns, in every factored weight; None is 5/64 of the width.
+      rank: upper bound on N_G + groups * tailors in one weight; None asks for no bound.
+      energy: what is done about learngenes starting with most of the initial energy, since singular values come
+        sorted: ``none`` keeps the plain SVD, ``rescale`` gives the active part the energy of the dense weight,
+        ``shuffle`` deals the components in random order, ``shuffle_rescale`` does both.
+    """
+
+    __pydantic_config__ = STRICT
+
+    projections: tuple[Projection, ...] = ("qkv", "o", "mlp_in", "mlp_out")
+    learngenes: int | None = None
+    tailors: int | None = None
+    rank: int | None = None
+    energy: Literal["none", "rescale", "shuffle", "shuffle_rescale"] = "shuffle_rescale"
+
+    def __post_init__(self) -> None:
+        separate = {"q", "k", "v"} & set(self.projections)
+        require(
+            not (separate and "qkv" in self.projections),
+            "model.factor.projections",
+            self.projections,
+            "either the fused 'qkv' or any of 'q', 'k', 'v', not both",
+        )
+        require(
+            len(set(self.projections)) == len(self.projections),
+            "model.factor.projections",
+            self.projections,
+            "free of repetitions",
+        )
+        for name in ("learngenes", "tailors"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"model.factor.{name}", value, "0 or more")
+        require(self.rank is None or self.rank >= 1, "model.factor.rank", self.rank, "1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A diffusion transformer (Peebles & Xie 2023) on images or latents of shape [size, size, channels].
+
+    Attributes:
+      num_classes: classes that the model knows; label ``num_classes`` is the null class.
+      groups: the group of each class, numbered from 0; None makes every class a group of its own.
+      null_gate: the gate of the null class: ``learngenes`` switches every tailor off, ``all`` switches every group
+        on, ``mean`` switches every group on with weight 1/groups, ``keep`` leaves the gate of the sample's own class
+        on and drops only its label embedding. ``all`` and ``mean`` cost time that grows with the groups.
+      label_embedding: whether the class also enters through DiT's embedding table.
+      learn_sigma: whether the model predicts a variance beside the mean (doubles the output channels).
+      scan_unroll: blocks in one iteration of the scan over depth; 0 unrolls the whole stack.
+      dtype: the dtype of activations; parameters are float32.
+      remat: whether the backward pass recomputes each block instead of keeping its activations.
+    """
+
+    __pydantic_config__ = STRICT
+
+    size: int = 32
+    channels: int = 4
+    patch: int = 2
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    groups: tuple[int, ...] | None = None
+    null_gate: Literal["learngenes", "all", "mean", "keep"] = "learngenes"
+    label_embedding: bool = True
+    learn_sigma: bool = True
+    scan_unroll: int = 1
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    factor: FactorConfig = FactorConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("size", "channels", "patch", "width", "depth", "heads", "num_classes"):
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "positive")
+        require(self.scan_unroll >= 0, "model.scan_unroll", self.scan_unroll, "0 (the whole stack) or more")
+        require(
+            self.size % self.patch == 0, "model.patch", self.patch, f"a divisor of model.size, which is {self.size}"
+        )
+        require(
+            self.width % self.heads == 0, "model.heads", self.heads, f"a divisor of model.width, which is {self.width}"
+        )
+        require(
+            self.width % 4 == 0, "model.width", self.width, "a multiple of 4 (the position embedding needs four parts)"
+        )
+        if self.groups is not None:
+            require(
+                len(self.groups) == self.num_classes,
+                "model.groups",
+                self.groups,
+                f"one group for each of the {self.num_classes} classes",
+            )
+            require(
+                sorted(set(self.groups)) == list(range(max(self.groups) + 1)),
+                "model.groups",
+                self.groups,
+                "numbered 0, 1, 2, ... without gaps",
+            )
+        self._check_components()
+
+    def _check_components(self) -> None:
+        rank, n_g, n_t = self.factor.rank, self.learngenes, self.tailors
+        if not self.factor.projections:
+            return
+        require(n_g + n_t >= 1, "model.factor.learngenes", n_g, "1 or more where model.factor.tailors is 0")
+        if rank is None:
+            return
+        require(n_g <= rank, "model.factor.learngenes", n_g, f"at most model.factor.rank, which is {rank}")
+        need = n_g + self.num_groups * n_t
+        require(
+            need <= rank,
+            "model.factor.tailors",
+            n_t,
+            f"such that {n_g} learngenes and {self.num_groups} groups of tailors fit model.factor.rank = {rank}: "
+            f"they need {need}, so at most {(rank - n_g) // self.num_groups} tailors a group fit",
+        )
+
+    @property
+    def num_groups(self) -> int:
+        return self.num_classes if self.groups is None else max(self.groups) + 1
+
+    @property
+    def group_of_class(self) -> tuple[int, ...]:
+        return tuple(range(self.num_classes)) if self.groups is None else self.groups
+
+    @property
+    def learngenes(self) -> int:
+        """N_G of every factored weight."""
+        return self.width // 2 if self.factor.learngenes is None else self.factor.learngenes
+
+    @property
+    def tailors(self) -> int:
+        """Tailors of one group in every factored weight."""
+        return max(1, self.width * 5 // 64) if self.factor.tailors is None else self.factor.tailors
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels * (2 if self.learn_sigma else 1)
+
+
+_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+
+
+def dit(name: str, **settings: Any) -> ModelConfig:
+    """A published size by name, ``S/2`` to ``XL/8``, on 32 x 32 x 4 latents and 1000 classes unless told otherwise.
+
+    Raises:
+      UserError: the size or the patch is not one of DiT's.
+    """
+    size, _, patch = name.partition("/")
+    if size not in _SIZES or patch not in ("2", "4", "8"):
+        raise UserError(
+            f"the model is {name!r}, but it must be one of {', '.join(_SIZES)} with /2, /4 or /8, like 'B/2'."
+        )
+    width, depth, heads = _SIZES[size]
+    sizes: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "patch": int(patch)}
+    return ModelConfig(**(sizes | settings))

@@ -1,0 +1,103 @@
+"""One training run: all settings together, from Python files and saved JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pydantic
+
+from kind_jax.config.check import STRICT, require
+from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
+from kind_jax.config.model import ModelConfig
+from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
+from kind_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One training run."""
+
+    __pydantic_config__ = STRICT
+
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        flow = self.diffusion.process == "flow"
+        methods = ("euler", "heun") if flow else ("ddpm", "ddim")
+        require(
+            self.sampler.method in methods,
+            "sampler.method",
+            self.sampler.method,
+            f"{methods[0]!r} or {methods[1]!r} for the {self.diffusion.process} process",
+        )
+        require(
+            not (flow and self.model.learn_sigma),
+            "model.learn_sigma",
+            True,
+            "False for the flow process, which has no variance",
+        )
+        require(
+            flow or self.sampler.steps <= self.diffusion.train_steps,
+            "sampler.steps",
+            self.sampler.steps,
+            f"at most diffusion.train_steps, which is {self.diffusion.train_steps}",
+        )
+
+
+_ADAPTER = pydantic.TypeAdapter(Config)
+
+
+def to_json(config: Config) -> str:
+    """The config as indented JSON, every field written out."""
+    return _ADAPTER.dump_json(config, indent=2).decode()
+
+
+def from_json(text: str | bytes, origin: str) -> Config:
+    """Parse a saved config; ``origin`` names the file in error messages.
+
+    Raises:
+      UserError: not JSON, an unknown field, a wrong type or a forbidden value; the field is named.
+    """
+    try:
+        return _ADAPTER.validate_json(text)
+    except pydantic.ValidationError as e:
+        first = e.errors()[0]
+        if first["type"] == "value_error":  # raised by our own checks, whose sentence names the field already
+            raise UserError(f"{origin}: {first.get('ctx', {}).get('error')}") from e
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{origin}: {field}: {first['msg']} (found {first.get('input')!r:.200}).") from e
+
+
+def load_file(path: str | Path) -> Config:
+    """Run a Python config file and call its ``get_config()``; config files are code, so only load your own.
+
+    Raises:
+      UserError: the file is absent, has no ``get_config``, fails, or returns something else than a Config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--config is {str(path)!r}, but no such file exists.")
+    spec = importlib.util.spec_from_file_location(f"kind_jax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config is {str(path)!r}, but it must be a Python file ending in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"--config is {str(path)!r}, but running it failed: {type(e).__name__}: {e}.") from e
+    if not isinstance(config, Config):
+        raise UserError(
+            f"--config is {str(path)!r}, but its get_config() returned {type(config).__name__}, not Config."
+        )
+    return config

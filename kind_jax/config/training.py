@@ -1,0 +1,152 @@
+"""Data, optimizer, devices and the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from kind_jax.config.check import STRICT, require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images come from.
+
+    Attributes:
+      source: ``digits`` is scikit-learn's handwritten digits, prepared as a TFDS data set on first use.
+      path: folder that holds prepared data sets; None is ``data`` under the user's cache folder.
+      classes: labels of the data set that are used, renumbered 0, 1, 2, ... in this order; None is all of them.
+      seed: seed of the shuffle.
+      workers: processes that decode images; 0 decodes in threads of the training process.
+    """
+
+    __pydantic_config__ = STRICT
+
+    source: Literal["digits"] = "digits"
+    path: str | None = None
+    classes: tuple[int, ...] | None = None
+    seed: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        if self.classes is not None:
+            require(len(self.classes) > 0, "data.classes", self.classes, "at least one class")
+            require(len(set(self.classes)) == len(self.classes), "data.classes", self.classes, "free of repetitions")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CollectionConfig:
+    """How one collection is trained: learning rate relative to the global one, weight decay, or not at all."""
+
+    __pydantic_config__ = STRICT
+
+    learning_rate: float = 1.0
+    weight_decay: float = 0.0
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate >= 0, "optimizer.*.learning_rate", self.learning_rate, "0 or more")
+        require(self.weight_decay >= 0, "optimizer.*.weight_decay", self.weight_decay, "0 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with per-collection settings.
+
+    Attributes:
+      learning_rate: peak learning rate.
+      schedule: ``constant`` or ``cosine`` decay to zero over the run, after the warm-up.
+      clip: bound on the global norm of the gradient; None does not clip.
+      lazy_tailors: whether the tailors of a group that is absent from the batch stay exactly as they are, moments
+        included; plain Adam moves them by their momentum.
+    """
+
+    __pydantic_config__ = STRICT
+
+    learning_rate: float = 1e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip: float | None = None
+    lazy_tailors: bool = False
+    learngenes: CollectionConfig = CollectionConfig()
+    tailors: CollectionConfig = CollectionConfig()
+    params: CollectionConfig = CollectionConfig()
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "positive")
+        require(self.warmup >= 0, "optimizer.warmup", self.warmup, "0 or more")
+        require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
+        require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
+        require(self.eps > 0, "optimizer.eps", self.eps, "positive")
+        require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "positive")
+        frozen = (self.learngenes.freeze, self.tailors.freeze, self.params.freeze)
+        require(not all(frozen), "optimizer.*.freeze", frozen, "False for at least one collection")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 on one axis takes all that are left."""
+
+    __pydantic_config__ = STRICT
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp, self.tensor)
+        require(all(n == -1 or n >= 1 for n in sizes), "mesh", sizes, "positive sizes, or -1 on one axis")
+        require(sizes.count(-1) <= 1, "mesh", sizes, "-1 on at most one axis")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+      steps: optimizer steps in total; a resumed run counts from its beginning.
+      batch: images in one optimizer step, over all devices.
+      accumulate: micro-batches that one step is computed in.
+      null: probability that a sample is trained as the null class (classifier-free guidance).
+      embedding_dropout: probability that a sample that keeps its tailors loses its label embedding, so that the
+        tailors must carry the class.
+      seed: seed of initialisation, noise and times.
+      ema: decay of the moving average of the weights.
+      log_every, checkpoint_every, sample_every: in steps; 0 switches it off (the last step always saves).
+      keep: checkpoints that stay on disk, newest first.
+      tensorboard: whether metrics also go to TensorBoard event files (needs the ``tensorboard`` extra).
+    """
+
+    __pydantic_config__ = STRICT
+
+    steps: int = 400_000
+    batch: int = 256
+    accumulate: int = 1
+    null: float = 0.1
+    embedding_dropout: float = 0.0
+    seed: int = 0
+    ema: float = 0.9999
+    log_every: int = 100
+    checkpoint_every: int = 10_000
+    keep: int = 3
+    sample_every: int = 10_000
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "log_every", "keep"):
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+        for name in ("checkpoint_every", "sample_every"):
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 (off) or more")
+        for name in ("null", "embedding_dropout"):
+            require(0 <= getattr(self, name) <= 1, f"train.{name}", getattr(self, name), "between 0 and 1")
+        require(0 <= self.ema < 1, "train.ema", self.ema, "at least 0 and below 1")
+        require(
+            self.batch % self.accumulate == 0,
+            "train.accumulate",
+            self.accumulate,
+            f"a divisor of train.batch, which is {self.batch}",
+        )

@@ -1,0 +1,183 @@
+"""Data sets as TFDS leaves them on disk: building them once, and opening them without trusting them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kind_jax.errors import UserError
+
+
+def data_root(path: str | None) -> Path:
+    """Folder of prepared data sets: ``path``, or ``kind_jax/data`` under the user's cache folder.
+
+    Raises:
+      UserError: ``path`` is a URL or a file.
+    """
+    if path is None:
+        # The XDG specification: an unset, empty or relative XDG_CACHE_HOME means ~/.cache.
+        cache = os.environ.get("XDG_CACHE_HOME", "")
+        return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "kind_jax" / "data"
+    root = Path(path).expanduser()
+    if "://" in path or (root.exists() and not root.is_dir()):
+        raise UserError(f"data.path is {path!r}, but it must be a local folder.")
+    return root
+
+
+def damaged(folder: Path, reason: object) -> UserError:
+    """The error for a prepared data set that cannot be used; it is never repaired or overwritten silently."""
+    detail = " ".join(str(reason).split())[:200].rstrip(".")
+    return UserError(
+        f"The data set in {str(folder)!r} is damaged ({detail}): remove that folder, or point data.path elsewhere."
+    )
+
+
+@contextlib.contextmanager
+def refuse_damage(folder: Path) -> Iterator[None]:
+    """Turn any failure to read ``folder`` into one :class:`UserError` that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as e:
+        raise damaged(folder, f"{Path(str(e.filename)).name} is missing") from e
+    except Exception as e:  # TFDS, protobuf and ArrayRecord raise many types on a damaged file
+        raise damaged(folder, str(e) or type(e).__name__) from e
+
+
+def prepare_digits(root: Path) -> Path:
+    """The folder below ``root`` that holds the digits, built on first use.
+
+    The data set is built in a scratch folder and appears under its name by one rename. A crash therefore leaves no
+    half-built data set (only a hidden ``.preparing-*`` folder), and of several processes that build at once the first
+    wins and the others use its result; no lock is needed, which network file systems may lack.
+
+    Raises:
+      UserError: the folder cannot be created or written.
+    """
+    from kind_jax.data.digits import Digits
+
+    folder = root / "digits" / str(Digits.VERSION)
+    if folder.exists():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch, _quiet():
+            builder = Digits(data_dir=scratch, file_format="array_record")
+            builder.download_and_prepare()
+            # mkdtemp's scratch folder is private to its owner, but what moves out of it obeys the umask.
+            os.rename(builder.data_dir, folder)
+    except OSError as e:
+        if not folder.exists():  # it exists when another process was faster
+            raise UserError(
+                f"The digits cannot be prepared in {str(root)!r} ({e}): point data.path to a writable folder."
+            ) from e
+    return folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """One split of a prepared data set.
+
+    Attributes:
+      name, version: of the data set.
+      class_names: name of each label.
+      image_shape: (H, W, C).
+      records: TFDS data source; a record has a uint8 ``image`` [H, W, C] and an integer ``label``.
+      files: the record files of the split.
+    """
+
+    name: str
+    version: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    records: Any
+    files: tuple[Path, ...]
+
+
+def open_prepared(folder: Path, split: str) -> Prepared:
+    """Open one split of a prepared data set after checking everything that can be checked without decoding it.
+
+    Args:
+      folder: holds ``dataset_info.json``, ``features.json`` and the record files.
+      split: name of the split.
+
+    Raises:
+      UserError: the folder is empty or damaged.
+    """
+    with refuse_damage(folder):
+        _check_feature_classes(json.loads((folder / "features.json").read_bytes()), folder)
+        return _open(folder, split)
+
+
+def _open(folder: Path, split: str) -> Prepared:
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(folder)
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise damaged(folder, "features.json must describe an 'image' and a 'label'")
+    image, label = features["image"], features["label"]
+    if image.np_dtype != "uint8" or len(image.shape) != 3 or None in image.shape:
+        raise damaged(folder, f"images are {image.np_dtype} {image.shape}, not uint8 of shape [H, W, C]")
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise damaged(folder, "features.json does not make the label a ClassLabel")
+    names: Any = label.names  # TFDS makes up numbers where the file of names is gone
+    if not (folder / "label.labels.txt").is_file() or len(names) != label.num_classes:
+        raise damaged(folder, f"label.labels.txt must name the {label.num_classes} classes")
+    if split not in builder.info.splits:
+        raise damaged(folder, f"dataset_info.json has no split {split!r}")
+    info = builder.info.splits[split]
+    files = tuple(Path(path) for path in info.filepaths)
+    _check_counts(folder, files, info.shard_lengths)
+    return Prepared(
+        name=builder.name,
+        version=str(builder.version),
+        class_names=tuple(names),
+        image_shape=tuple(image.shape),
+        records=builder.as_data_source(split),
+        files=files,
+    )
+
+
+def _check_counts(folder: Path, files: Sequence[Path], lengths: Sequence[int]) -> None:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    if not sum(lengths):
+        raise damaged(folder, "dataset_info.json lists no records")
+    for path, wanted in zip(files, lengths, strict=True):
+        # ArrayRecord opens a file that is cut or missing without complaint and finds no records in it.
+        path.stat()
+        reader = ArrayRecordReader(str(path))
+        if (found := reader.num_records()) != wanted:
+            raise damaged(folder, f"{path.name} has {found} records, but dataset_info.json says {wanted}")
+        reader.close()  # raises, often without a message, if the file is cut
+
+
+def _check_feature_classes(node: Any, folder: Path) -> None:
+    """TFDS imports the module of any class that features.json names, so a stranger's file could run code."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            # protobuf's JSON accepts both spellings of a field.
+            if key in ("pythonClassName", "python_class_name"):
+                if not str(value).startswith("tensorflow_datasets."):
+                    raise damaged(folder, f"features.json names the foreign class {value!r}")
+            else:
+                _check_feature_classes(value, folder)
+    elif isinstance(node, list):
+        for value in node:
+            _check_feature_classes(value, folder)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TFDS prints and draws progress bars, whatever its logging level."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,102 @@
+"""What a model is made of: sizes of its collections and the energy of its components."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from kind_jax import partition
+from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One factored weight.
+
+    Attributes:
+      name: ``blocks.<layer>.<projection>``.
+      shape: (d_in, d_out) of the weight.
+      learngenes, tailors: components shared, and components of one group.
+      energy_learngenes: sum of squared component norms (|s| |u| |v|)² over the learngenes.
+      energy_tailors: the same over one group's tailors, mean over groups.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    learngenes: int
+    tailors: int
+    energy_learngenes: float
+    energy_tailors: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size:
+    """Parameters and bytes of a part of the model."""
+
+    name: str
+    parameters: int
+    bytes: int
+
+
+def sizes(collections: partition.Collections, groups: int) -> list[Size]:
+    """Size of each collection, of one group's tailors, and of the whole and of the model that serves one group."""
+
+    def of(name: str, *trees: Any) -> Size:
+        leaves = [leaf for tree in trees for leaf in jax.tree.leaves(tree)]
+        return Size(
+            name=name,
+            parameters=sum(leaf.size for leaf in leaves),
+            bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        )
+
+    shared = [of(LEARNGENES, collections[LEARNGENES]), of(PARAMS, collections[PARAMS])]
+    bank = of(f"{TAILORS} of all {groups} groups", collections[TAILORS])
+    whole = of("whole model", *collections.values())
+    if not groups or not bank.parameters:
+        return [*shared, whole]
+    one = Size(name=f"{TAILORS} of one group", parameters=bank.parameters // groups, bytes=bank.bytes // groups)
+    serving_one = Size(
+        name="model that serves one group",
+        parameters=sum(s.parameters for s in shared) + one.parameters,
+        bytes=sum(s.bytes for s in shared) + one.bytes,
+    )
+    return [*shared, bank, one, whole, serving_one]
+
+
+def energy(u: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(|s| |u| |v|)² of every component, [..., n]; u is [..., d_in, n], v [..., n, d_out]."""
+    return s**2 * np.sum(u**2, axis=-2) * np.sum(v**2, axis=-1)
+
+
+def layers(collections: partition.Collections) -> list[Layer]:
+    """Every factored weight, by layer and projection."""
+    shared = partition.flatten(collections[LEARNGENES])
+    own = partition.flatten(collections[TAILORS])
+    found = []
+    for path in (p.removesuffix("/u") for p in shared if p.endswith("/u")):
+        u, s, v = (np.asarray(shared[f"{path}/{leaf}"], np.float64) for leaf in "usv")
+        u_t, s_t, v_t = (np.asarray(own[f"{path}/{leaf}_t"], np.float64) for leaf in "usv")
+        mine, theirs = energy(u, s, v).sum(-1), energy(u_t, s_t, v_t).sum(-1).mean(0)
+        for depth in range(u.shape[0]):
+            found.append(
+                Layer(
+                    name=f"blocks.{depth}.{path.removeprefix('blocks/').removeprefix('attention/')}",
+                    shape=(u.shape[1], v.shape[2]),
+                    learngenes=u.shape[2],
+                    tailors=u_t.shape[3],
+                    energy_learngenes=float(mine[depth]),
+                    energy_tailors=float(theirs[depth]),
+                )
+            )
+    return sorted(found, key=lambda layer: [int(p) if p.isdigit() else p for p in layer.name.split(".")])
+
+
+def as_bars(layers: list[Layer]) -> dict[str, dict[str, float]]:
+    """Energies in the form that :func:`kind_jax.plots.energy_bars` draws."""
+    return {
+        layer.name: {"learngenes": layer.energy_learngenes, "tailors of one group": layer.energy_tailors}
+        for layer in layers
+    }

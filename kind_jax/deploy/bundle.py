@@ -1,0 +1,155 @@
+"""A model in hand: weights with everything needed to use them, whether they come from a run or an artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from kind_jax import model, partition, sampling
+from kind_jax.config import Config, SamplerConfig
+from kind_jax.deploy import artifact
+from kind_jax.errors import UserError
+from kind_jax.nn.gate import ClassGate, Gate
+from kind_jax.train import checkpoint
+from kind_jax.train.run import load_config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Collections and their meaning.
+
+    Attributes:
+      config: the config that they were trained with.
+      collections: learngenes, params, and the tailors of ``groups``, a bank row for each.
+      groups: the groups aboard, in the order of the bank.
+      class_names: name of every class that the model was trained on.
+      weights: ``ema`` or ``raw``.
+      step: training step that the weights come from.
+      origin: where they were read from.
+    """
+
+    config: Config
+    collections: partition.Collections
+    groups: tuple[int, ...]
+    class_names: tuple[str, ...]
+    weights: checkpoint.Weights
+    step: int
+    origin: Path
+
+    @property
+    def gates(self) -> ClassGate:
+        """Class labels to gates over the groups aboard."""
+        return model.class_gate(self.config.model, self.groups)
+
+    def sample(
+        self,
+        labels: Int[np.ndarray, " N"],
+        *,
+        seed: int,
+        sampler: SamplerConfig | None = None,
+        gate: Gate | None = None,
+    ) -> Float[np.ndarray, "N H W C"]:
+        """One image for each label, with the label's own tailors unless ``gate`` says other.
+
+        Raises:
+          UserError: a class that the model does not know, or whose tailors are not aboard.
+        """
+        self.gates.check(tuple(int(c) for c in np.unique(labels)))
+        rows = jnp.asarray(labels, jnp.int32)
+        return sampling.draw(
+            self.config,
+            self.collections,
+            labels,
+            self.gates(rows, jnp.zeros(len(labels), bool)) if gate is None else gate,
+            null_gate=self.gates(rows, jnp.ones(len(labels), bool)),
+            seed=seed,
+            sampler=sampler,
+        )
+
+
+def groups_of(config: Config, classes: Sequence[int] | None) -> tuple[int, ...]:
+    """The groups that serve ``classes``; None is every group, and a model without factored weights has none.
+
+    Raises:
+      UserError: a class that the model does not know.
+    """
+    if classes is None:
+        groups: Sequence[int] = range(config.model.num_groups)
+    else:
+        model.class_gate(config.model).check(tuple(classes))
+        groups = sorted({config.model.group_of_class[c] for c in classes})
+    return tuple(groups)
+
+
+def open_bundle(
+    path: str | Path, *, classes: Sequence[int] | None = None, weights: checkpoint.Weights = "ema"
+) -> Bundle:
+    """Open a run directory or an artifact; of an artifact, only the tailor files that ``classes`` need are touched.
+
+    Raises:
+      UserError: neither a run nor an artifact, damaged files, or a class that it does not serve.
+    """
+    path = Path(path)
+    if (path / artifact.MANIFEST).is_file():
+        return _from_artifact(path, classes)
+    if (path / "config.json").is_file():
+        return _from_run(path, classes, weights)
+    raise UserError(f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST}).")
+
+
+def export(bundle: Bundle, directory: Path, *, replace: bool = False) -> dict[str, Any]:
+    """Write a bundle as an artifact; returns its manifest.
+
+    Raises:
+      UserError: the folder exists and is not to be replaced, or cannot be written.
+    """
+    return artifact.write(
+        directory,
+        config=bundle.config,
+        collections=bundle.collections,
+        groups=bundle.groups,
+        class_names=bundle.class_names,
+        weights=bundle.weights,
+        step=bundle.step,
+        replace=replace,
+    )
+
+
+def _from_artifact(path: Path, classes: Sequence[int] | None) -> Bundle:
+    manifest = artifact.read_manifest(path)
+    groups = manifest.groups if classes is None else groups_of(manifest.config, classes)
+    return Bundle(
+        config=manifest.config,
+        collections=artifact.read(path, manifest, groups),
+        groups=groups,
+        class_names=manifest.class_names,
+        weights=manifest.weights,
+        step=manifest.step,
+        origin=path,
+    )
+
+
+def _from_run(path: Path, classes: Sequence[int] | None, weights: checkpoint.Weights) -> Bundle:
+    config = load_config(path)
+    groups = groups_of(config, classes)
+    directory = path / "checkpoints"
+    step = checkpoint.latest(directory)
+    wanted = model.definition(config.model)[1]
+    collections = checkpoint.load_collections(directory, step, wanted, partition.COLLECTIONS, weights)
+    if classes is not None and collections[partition.TAILORS]:
+        collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)
+    return Bundle(
+        config=config,
+        collections=collections,
+        groups=groups,
+        class_names=tuple(checkpoint.read_meta(directory, step)["class_names"]),
+        weights=weights,
+        step=step,
+        origin=path,
+    )

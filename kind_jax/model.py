@@ -1,0 +1,49 @@
+"""Model definition, initialisation and evaluation as pure functions of a config and collections."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from kind_jax import partition
+from kind_jax.config import ModelConfig
+from kind_jax.nn.dit import DiT
+from kind_jax.nn.gate import ClassGate, Gate
+from kind_jax.nn.init import Initializer, ShapesOnly
+
+
+@functools.lru_cache(maxsize=32)
+def definition(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
+    """The module's definition and its collections as ShapeDtypeStructs; takes no memory."""
+    graphdef, collections = partition.split(DiT(config, init=ShapesOnly()))
+    return graphdef, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), collections)
+
+
+def init(config: ModelConfig, seed: int) -> partition.Collections:
+    """Fresh collections as NumPy arrays, the same on every machine; place them with ``jax.device_put``."""
+    return partition.split(DiT(config, init=Initializer(seed)))[1]
+
+
+def apply(
+    config: ModelConfig,
+    collections: partition.Collections,
+    images: Float[Array, "B H W C"],
+    t: Float[Array, " B"],
+    labels: Int[Array, " B"],
+    gate: Gate,
+) -> Float[Array, "B H W out"]:
+    """Evaluate the model; see :meth:`kind_jax.nn.dit.DiT.__call__`. The bank may hold fewer groups than the config."""
+    return partition.join(definition(config)[0], collections)(images, t, labels, gate)
+
+
+def class_gate(config: ModelConfig, groups: tuple[int, ...] | None = None) -> ClassGate:
+    """The gate of each class over a bank that holds ``groups`` in that order; None is all of them."""
+    held = tuple(range(config.num_groups)) if groups is None else groups
+    row = {group: i for i, group in enumerate(held)}
+    return ClassGate(
+        row_of_class=tuple(row.get(g, -1) for g in config.group_of_class), groups=len(held), null=config.null_gate
+    )

@@ -1,0 +1,169 @@
+"""The diffusion transformer with gated, factored projections (DiT, Peebles & Xie 2023; KIND, ICML 2025).
+
+Dimensions: B samples, H = W image side, C channels, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from kind_jax import partition
+from kind_jax.config import ModelConfig
+from kind_jax.nn.attention import Projection, SelfAttention
+from kind_jax.nn.embed import LabelEmbedding, TimeEmbedding, patchify, position_embedding, unpatchify
+from kind_jax.nn.gate import Gate
+from kind_jax.nn.init import Initializer
+from kind_jax.nn.linear import Dense, FactoredDense
+
+
+def layer_norm(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """Normalise over features without scale or offset, in float32 (adaLN supplies both)."""
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6)
+    return y.astype(x.dtype)
+
+
+def modulate(x: Float[Array, "B T D"], shift: Float[Array, "B D"], scale: Float[Array, "B D"]) -> Float[Array, "B T D"]:
+    return x * (1 + scale[:, None, :]) + shift[:, None, :]
+
+
+def projection_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(d_in, d_out) of every projection of a block, the attention input fused or separate as the config asks."""
+    width, hidden = config.width, round(config.width * config.mlp_ratio)
+    separate = {"q", "k", "v"} & set(config.factor.projections)
+    inputs = dict.fromkeys(("q", "k", "v"), (width, width)) if separate else {"qkv": (width, 3 * width)}
+    return inputs | {
+        "o": (width, width),
+        "mlp_in": (width, hidden),
+        "mlp_out": (hidden, width),
+        "adaln": (width, 6 * width),
+    }
+
+
+class Block(nnx.Module):
+    """Attention and MLP, modulated by the conditioning vector through adaLN-zero."""
+
+    def __init__(self, config: ModelConfig, *, init: Initializer) -> None:
+        sizes = projection_sizes(config)
+
+        def make(name: str) -> Projection:
+            zero = name == "adaln"
+            if name not in config.factor.projections:
+                return Dense(*sizes[name], init=init, zero=zero)
+            return FactoredDense(*sizes[name], config, init=init, zero=zero)
+
+        inputs = {n: make(n) for n in sizes if n in ("qkv", "q", "k", "v")}
+        self.attention = SelfAttention(inputs, make("o"), config.heads)
+        self.mlp_in, self.mlp_out, self.adaln = make("mlp_in"), make("mlp_out"), make("adaln")
+
+    def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
+        modulation = self.adaln(jax.nn.silu(c), gate)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
+        x = x + gate_a[:, None, :] * self.attention(modulate(layer_norm(x), shift_a, scale_a), gate)
+        h = self.mlp_in(modulate(layer_norm(x), shift_m, scale_m), gate)
+        return x + gate_m[:, None, :] * self.mlp_out(jax.nn.gelu(h, approximate=True), gate)
+
+
+class FinalLayer(nnx.Module):
+    """Modulated norm and a zero-initialised projection to patches."""
+
+    def __init__(self, width: int, patch_features: int, *, init: Initializer) -> None:
+        self.adaln = Dense(width, 2 * width, init=init, zero=True)
+        self.linear = Dense(width, patch_features, init=init, zero=True)
+
+    def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"]) -> Float[Array, "B T P"]:
+        shift, scale = jnp.split(self.adaln(jax.nn.silu(c)), 2, axis=-1)
+        return self.linear(modulate(layer_norm(x), shift, scale))
+
+
+def stack(make: Callable[[], nnx.Module], depth: int) -> nnx.Module:
+    """``depth`` modules as one whose leaves have a depth axis.
+
+    The depth axis comes first, but behind the group axis in tailors: a bank is always sliced by group.
+    """
+    definitions, layers = zip(*(partition.split(make()) for _ in range(depth)), strict=True)
+
+    def stacked(name: str, axis: int) -> Any:
+        return jax.tree.map(lambda *leaves: _pile(leaves, axis), *(layer[name] for layer in layers))
+
+    axes = {partition.LEARNGENES: 0, partition.TAILORS: 1, partition.PARAMS: 0}
+    return partition.join(definitions[0], {name: stacked(name, axis) for name, axis in axes.items()})
+
+
+def _pile(leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    if leaves[0].size and not any(leaves[0].strides):  # arrays of ShapesOnly stay without memory
+        shape = list(leaves[0].shape)
+        shape.insert(axis, len(leaves))
+        return np.broadcast_to(leaves[0].flat[0], shape)
+    return np.stack(leaves, axis)
+
+
+def _only_rows_in_use(tailors: dict, gate: Gate) -> tuple[dict, Gate]:
+    """Shrink the bank to the rows that the gate names, so that a step never walks over the whole bank."""
+    used = gate.index.size
+    if not tailors or used >= jax.tree.leaves(tailors)[0].shape[0]:
+        return tailors, gate
+    rows = gate.index.reshape(-1)
+    return jax.tree.map(lambda a: a[rows], tailors), Gate(jnp.arange(used).reshape(gate.index.shape), gate.weight)
+
+
+class DiT(nnx.Module):
+    """Predicts noise, velocity or v (and optionally a variance) from a noisy image, a time and a class.
+
+    The class enters through the gate (which tailors are on) and, where the config has it, through an embedding.
+    """
+
+    def __init__(self, config: ModelConfig, *, init: Initializer) -> None:
+        self.config = config
+        area = config.patch * config.patch
+        self.patch_embed = Dense(area * config.channels, config.width, init=init)
+        self.time_embed = TimeEmbedding(config.width, init=init)
+        self.label_embed = (
+            LabelEmbedding(config.num_classes, config.width, init=init) if config.label_embedding else None
+        )
+        self.blocks = stack(lambda: Block(config, init=init), config.depth)
+        self.final = FinalLayer(config.width, area * config.out_channels, init=init)
+
+    def __call__(
+        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate
+    ) -> Float[Array, "B H W out"]:
+        """Evaluate the model.
+
+        Args:
+          images: noisy images.
+          t: times as the diffusion process presents them to the model, 0..1000.
+          labels: class labels; ``num_classes`` is the null class. Only the label embedding reads them.
+          gate: which tailors are on.
+
+        Returns:
+          float32, with 2 C channels where the model predicts a variance.
+        """
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        position = jnp.asarray(position_embedding(config.size // config.patch, config.width), dtype)
+        x = self.patch_embed(patchify(images.astype(dtype), config.patch)) + position[None]
+        c = self.time_embed(t, dtype)
+        if self.label_embed is not None:
+            c = c + self.label_embed(labels, dtype)
+        x = self._run_blocks(x, c, gate)
+        return unpatchify(self.final(x, c), config.patch).astype(jnp.float32)
+
+    def _run_blocks(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
+        graphdef, layers = partition.split(self.blocks)
+        bank, gate = _only_rows_in_use(layers["tailors"], gate)
+        layers["tailors"] = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), bank)
+
+        def body(x: Float[Array, "B T D"], layer: partition.Collections) -> tuple[Float[Array, "B T D"], None]:
+            return partition.join(graphdef, layer)(x, c, gate), None
+
+        if self.config.remat:
+            body = jax.checkpoint(body, prevent_cse=False)
+        x, _ = jax.lax.scan(body, x, layers, unroll=self.config.scan_unroll or self.config.depth)
+        return x

@@ -1,0 +1,115 @@
+"""Collections: a model as nested dictionaries of arrays, and the pure functions that take it apart.
+
+A model is three dictionaries: ``learngenes`` (components that every class shares), ``tailors`` (components of a group
+of classes, the group on the leading axis) and ``params`` (everything dense). Training, sharding, checkpoints and every
+verb after training work on these; the NNX module exists only inside a traced function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+from kind_jax.errors import UserError
+from kind_jax.nn.variables import Learngene, Tailor
+
+LEARNGENES, TAILORS, PARAMS = COLLECTIONS = ("learngenes", "tailors", "params")
+
+Collections = dict[str, Any]
+"""{'learngenes': tree, 'tailors': tree, 'params': tree}; trees are nested dicts of arrays."""
+
+
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Collections]:
+    """Take a module apart into its definition and the three collections; every Variable lands in exactly one."""
+    graphdef, *states = nnx.split(module, Learngene, Tailor, nnx.Param)
+    return graphdef, {name: nnx.to_pure_dict(state) for name, state in zip(COLLECTIONS, states, strict=True)}
+
+
+def join(graphdef: nnx.GraphDef, collections: Collections) -> Any:
+    """The inverse of :func:`split`; call it inside the traced function that uses the module."""
+    states = {name: collections[name] for name in COLLECTIONS}
+    return nnx.merge(graphdef, *states.values())
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves by slash-separated path, in sorted order."""
+    return dict(sorted(traverse_util.flatten_dict(dict(tree), sep="/").items()))
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`flatten`."""
+    return traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def groups_in(tailors: Mapping[str, Any]) -> int:
+    """Rows in a tailor bank; 0 for a model without tailors.
+
+    Raises:
+      UserError: leaves disagree on the number of groups.
+    """
+    rows = {path: leaf.shape[0] for path, leaf in flatten(tailors).items()}
+    if len(set(rows.values())) > 1:
+        raise UserError(
+            f"tailors disagree on the number of groups: {rows}; all leaves must have the same leading axis."
+        )
+    return next(iter(rows.values()), 0)
+
+
+def select(tailors: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The bank with only ``rows``, in that order."""
+    count = groups_in(tailors)
+    for row in rows:
+        if not 0 <= row < count:
+            raise UserError(f"tailor row is {row}, but it must be between 0 and {count - 1}.")
+    index = list(rows)
+    return jax.tree.map(lambda a: a[jnp.asarray(index, jnp.int32)], dict(tailors))
+
+
+def concatenate(banks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several banks of one architecture as one, rows in order."""
+    _check_alike(banks[0], *banks[1:], what="tailor banks", skip_leading=True)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(dict(b) for b in banks))
+
+
+def transplant(target: Collections, source: Collections, names: Sequence[str] = (LEARNGENES,)) -> Collections:
+    """``target`` with the collections ``names`` replaced by ``source``'s, which must have the same leaves.
+
+    Raises:
+      UserError: a leaf is missing, extra, or has another shape or dtype; the leaf is named.
+    """
+    for name in names:
+        _check_alike(target[name], source[name], what=name)
+    return {**target, **{name: source[name] for name in names}}
+
+
+def check_like(found: Mapping[str, Any], wanted: Mapping[str, Any], origin: str) -> None:
+    """Refuse a tree whose leaves differ from ``wanted`` (arrays or ShapeDtypeStructs) in presence, shape or dtype.
+
+    Raises:
+      UserError: naming ``origin``, the first leaf that differs, and what was found and wanted.
+    """
+    have, want = flatten(found), flatten(wanted)
+    for path in want:
+        if path not in have:
+            raise UserError(f"{origin} lacks the array '{path}' of shape {tuple(want[path].shape)}.")
+    for path, leaf in have.items():
+        if path not in want:
+            raise UserError(f"{origin} holds the array '{path}', which this model does not have.")
+        if tuple(leaf.shape) != tuple(want[path].shape):
+            raise UserError(
+                f"{origin}: '{path}' has shape {tuple(leaf.shape)}, but this model needs {tuple(want[path].shape)}."
+            )
+        if leaf.dtype != want[path].dtype:
+            raise UserError(f"{origin}: '{path}' has dtype {leaf.dtype}, but this model needs {want[path].dtype}.")
+
+
+def _check_alike(first: Mapping[str, Any], *others: Mapping[str, Any], what: str, skip_leading: bool = False) -> None:
+    def row(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[1:] if skip_leading else leaf.shape, leaf.dtype)
+
+    for other in others:
+        check_like(jax.tree.map(row, dict(other)), jax.tree.map(row, dict(first)), f"the source's {what}")

@@ -1,0 +1,149 @@
+"""Pictures of numbers as PNG: the loss over a run, and where the energy of the weights sits."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+_INK, _MUTED, _LINE, _PAPER = "#1f2430", "#6b7280", "#e5e7eb", "#ffffff"
+_COLOURS = ("#4263eb", "#f59f00", "#12a37c", "#d6336c", "#7950f2", "#868e96")
+_DPI = 144
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor(_PAPER)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_LINE)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
+    axes.xaxis.label.set_color(_MUTED)
+    axes.yaxis.label.set_color(_MUTED)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=_PAPER, bbox_inches="tight", pad_inches=0.16)
+    return buffer.getvalue()
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over a centred window that shrinks at both ends; values that are not finite do not count."""
+    good = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(good, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(good)])
+    at = np.arange(len(values))
+    half = np.minimum(window // 2, np.minimum(at, len(values) - 1 - at))
+    low, high = at - half, at + half + 1
+    total = counts[high] - counts[low]
+    return np.where(total > 0, (sums[high] - sums[low]) / np.maximum(total, 1), np.nan)
+
+
+def loss_curve(
+    steps: Sequence[int], losses: Sequence[float], eval_points: Sequence[tuple[int, float]] | None = None
+) -> bytes:
+    """The training loss, faint as logged and bold when smoothed, with held-out losses as dots.
+
+    The upper end of the axis leaves out the first tenth of the run where that part towers over the rest.
+    """
+    assert len(steps) == len(losses), "one loss a step"
+    x, y = np.asarray(steps, np.float64), np.asarray(losses, np.float64)
+    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes)
+    window = max(len(y) // 25, 1)
+    smoothed = window >= 3
+    axes.plot(x, y, color=_COLOURS[0], linewidth=1.0 if smoothed else 1.8, alpha=0.3 if smoothed else 1.0)
+    if smoothed:
+        axes.plot(x, _smooth(y, window), color=_COLOURS[0], linewidth=2.0, label="training")
+    else:
+        axes.lines[0].set_label("training")
+    if eval_points:
+        at, held_out = zip(*eval_points, strict=True)
+        axes.plot(at, held_out, "o-", color=_COLOURS[1], linewidth=1.4, markersize=5, label="held out")
+    finite = y[np.isfinite(y)]
+    later = y[len(y) // 10 :]
+    later = np.concatenate([later[np.isfinite(later)], [v for _, v in eval_points or () if np.isfinite(v)]])
+    if len(later) and finite.max() > 2.5 * later.max() > 0:
+        axes.set_ylim(top=later.max() * 1.4)
+    if len(finite) and finite.min() >= 0:
+        axes.set_ylim(bottom=0.0)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.margins(x=0.01)
+    if eval_points:
+        axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="upper right")
+    return _png(figure)
+
+
+def _panels(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Sort names such as ``blocks.3.attn.qkv`` into panels ``attn.qkv`` of layers ``3``.
+
+    Returns:
+      For each panel, the full name of each layer; one panel of everything if some name has no number or two names
+      would share a place.
+    """
+    panels: dict[str, dict[str, str]] = {}
+    for name in names:
+        match = re.search(r"\d+", name)
+        if match is None:
+            return {"": {n: n for n in names}}
+        rest = (name[: match.start()] + name[match.end() :]).replace("blocks", "").replace("layers", "")
+        title = re.sub(r"[.\s/_-]{2,}", ".", rest).strip(" ./_-")
+        if match.group() in panels.setdefault(title, {}):
+            return {"": {n: n for n in names}}
+        panels[title][match.group()] = name
+    return panels
+
+
+def _bars(axes: Axes, layers: Mapping[str, Mapping[str, float]], members: Mapping[str, str], parts: list[str]) -> None:
+    places = np.arange(len(members))
+    bottom = np.zeros(len(members))
+    for part, colour in zip(parts, _COLOURS * (len(parts) // len(_COLOURS) + 1), strict=False):
+        heights = np.array([float(layers[name].get(part, 0.0)) for name in members.values()])
+        axes.bar(places, heights, 0.74, bottom=bottom, color=colour, label=part)
+        bottom += heights
+    every = -(-len(members) // 14)  # more tick labels than this run into each other
+    axes.set_xticks(places[::every], list(members)[::every])
+    axes.set_xlim(-0.6, len(members) - 0.4)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def energy_bars(layers: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Stacked bars of the energy (sum of squares) of each kind of component in each factored weight.
+
+    Args:
+      layers: for each weight the energy of each part, as in ``{"blocks.0.qkv": {"learngenes": 3.1, "tailors": 0.4}}``.
+        Names with a number make one panel a projection with the layers side by side; other names make one panel.
+    """
+    assert layers, "no layers to draw"
+    panels = _panels(list(layers))
+    parts = list(dict.fromkeys(part for energies in layers.values() for part in energies))
+    most = max(len(members) for members in panels.values())
+    columns = 1 if len(panels) == 1 or most > 40 else 2 if most > 8 else min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(7.6 if columns == 2 or len(panels) == 1 else 8.4, 2.1 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
+        _style(axes)
+        _bars(axes, layers, members, parts)
+        axes.set_title("" if title == "layer" else title, fontsize=10, color=_INK, loc="left", fontweight="bold")
+        if title or len(panels) > 1 or all(label.isdigit() for label in members):
+            axes.set_xlabel("layer", fontsize=8.5)
+        else:
+            axes.tick_params(axis="x", rotation=35)
+    figure.supylabel("energy", fontsize=9, color=_MUTED)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper right", ncols=len(parts), frameon=False, labelcolor=_INK, fontsize=9
+    )
+    return _png(figure)

@@ -1,0 +1,102 @@
+"""Drawing images from a model.
+
+The class enters in two independent ways, so that each can be studied alone: ``labels`` choose the embedding, ``gate``
+the tailors.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from kind_jax import model, partition
+from kind_jax.config import Config, SamplerConfig
+from kind_jax.diffusion.guidance import guide
+from kind_jax.diffusion.sampler import make_sampler, sample
+from kind_jax.nn.gate import Gate
+
+BATCH = 250
+
+
+@functools.partial(jax.jit, static_argnames=("config", "sampler"))
+def _draw(
+    config: Config,
+    sampler: SamplerConfig,
+    collections: partition.Collections,
+    labels: Int[Array, " B"],
+    gate: Gate,
+    null_gate: Gate,
+    key: PRNGKeyArray,
+) -> Float[Array, "B H W C"]:
+    settings = config.model
+    key_start, key_steps = jax.random.split(key)
+    shape = (labels.shape[0], settings.size, settings.size, settings.channels)
+
+    def denoise(x: Float[Array, "B H W C"], t: Float[Array, " B"]) -> Float[Array, "B H W out"]:
+        if sampler.guidance == 1.0:
+            return model.apply(settings, collections, x, t, labels, gate)
+        null = jnp.full_like(labels, settings.num_classes)
+        images, times, classes = (jnp.concatenate(pair) for pair in ((x, x), (t, t), (labels, null)))
+        both = _stack_gates(gate, null_gate, labels.shape[0])
+        output = model.apply(settings, collections, images, times, classes, both)
+        conditional, unconditional = jnp.split(output, 2)
+        channels = sampler.guidance_channels or settings.channels  # never the variance
+        return guide(conditional, unconditional, sampler.guidance, channels)
+
+    start = jax.random.normal(key_start, shape)
+    return sample(make_sampler(config.diffusion, sampler, settings.learn_sigma), denoise, start, key_steps)
+
+
+def _stack_gates(first: Gate, second: Gate, batch: int) -> Gate:
+    """One gate for the doubled batch; the narrower one is filled up with weight 0."""
+    k = max(first.index.shape[1], second.index.shape[1])
+
+    def widen(gate: Gate) -> Gate:
+        fill = ((0, 0), (0, k - gate.index.shape[1]))
+        return jax.tree.map(lambda a: jnp.broadcast_to(jnp.pad(a, fill), (batch, k)), gate)
+
+    return jax.tree.map(lambda *pair: jnp.concatenate(pair), widen(first), widen(second))
+
+
+def draw(
+    config: Config,
+    collections: partition.Collections,
+    labels: Int[np.ndarray, " N"],
+    gate: Gate,
+    *,
+    null_gate: Gate,
+    seed: int,
+    sampler: SamplerConfig | None = None,
+    batch: int = BATCH,
+) -> Float[np.ndarray, "N H W C"]:
+    """Draw one image for each label, in batches of one compiled size.
+
+    Args:
+      labels: classes for the embedding; ``num_classes`` is the null class.
+      gate: tailors to switch on, for N samples or for all alike.
+      null_gate: tailors of the unconditional branch, used only where the sampler guides.
+      sampler: None takes the config's.
+
+    Returns:
+      float32, nominally in [-1, 1].
+    """
+    count = len(labels)
+    batch = min(batch, count)
+
+    def part(a: Array | np.ndarray, start: int) -> Array:
+        if a.shape[0] != count:
+            return jnp.asarray(a)
+        rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch repeats its last sample
+        return jnp.asarray(a)[rows]
+
+    parts = []
+    for i, start in enumerate(range(0, count, batch)):
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        chunk = part(np.asarray(labels, np.int32), start)
+        gates = (jax.tree.map(lambda a, start=start: part(a, start), g) for g in (gate, null_gate))
+        parts.append(np.asarray(_draw(config, sampler or config.sampler, collections, chunk, *gates, key)))
+    return np.concatenate(parts)[:count]

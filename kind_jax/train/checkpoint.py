@@ -1,0 +1,155 @@
+"""Orbax checkpoints with one checkpointable for each collection, so that any of them loads alone.
+
+A step folder holds ``learngenes``, ``tailors``, ``params``, the moving average of each collection that trains
+(``ema_…``), ``optimizer``, ``data`` (the position of the input pipeline) and ``meta``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from kind_jax import partition
+from kind_jax.errors import UserError
+from kind_jax.train.state import TrainState
+
+Weights = Literal["ema", "raw"]
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Leaves of any tree by their printed path; optimizer states are tuples of tuples, which Orbax would number."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The arrays of a state as checkpointables; a model without tailors has no item for them."""
+    items = dict(state.collections)
+    items |= {f"ema_{name}": tree for name, tree in state.ema.items()}
+    items |= {"optimizer": _flat({"opt": state.opt, "step": state.step})}
+    return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
+
+
+class Checkpoints:
+    """The ``checkpoints`` folder of a run."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self.directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"cannot create {directory}: {e.strerror}.") from e
+        self._checkpointer = ocp.training.Checkpointer(
+            str(directory.absolute()),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, state: TrainState, data: Any, meta: Mapping[str, Any]) -> None:
+        """Write a checkpoint in the background; arrays are copied before this returns."""
+        step = int(state.step)
+        items = _items(state) | {"data": data, "meta": {"json": json.dumps(meta)}}
+        self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
+
+    def restore(self, step: int, abstract: TrainState, data: Any) -> TrainState:
+        """The state of a step, placed as ``abstract``'s shardings say; the input pipeline continues from there.
+
+        Raises:
+          UserError: an array is missing, extra, or has another shape or dtype than ``abstract``.
+        """
+        wanted = _items(abstract)
+        loaded = _load(self.directory, step, wanted)
+        _read(self.directory, step, {"data": data})
+        optimizer = jax.tree.unflatten(
+            jax.tree.structure({"opt": abstract.opt, "step": abstract.step}), [*loaded["optimizer"].values()]
+        )
+        return TrainState(
+            collections={name: loaded.get(name, {}) for name in abstract.collections},
+            ema={name: loaded.get(f"ema_{name}", {}) for name in abstract.ema},
+            opt=optimizer["opt"],
+            step=optimizer["step"],
+        )
+
+    def close(self) -> None:
+        """Wait until everything is on disk."""
+        self._checkpointer.close()
+
+
+def steps(directory: Path) -> list[int]:
+    """Steps with a whole checkpoint, in order; folders of interrupted saves do not count."""
+    if not directory.is_dir():
+        return []
+    done = [p for p in directory.iterdir() if p.name.isdigit() and all((p / n).is_dir() for n in ("params", "meta"))]
+    return sorted(int(p.name) for p in done)
+
+
+def latest(directory: Path) -> int:
+    """The newest step.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = steps(directory)
+    if not found:
+        raise UserError(f"{directory} holds no checkpoint; train the run first.")
+    return found[-1]
+
+
+def read_meta(directory: Path, step: int) -> dict[str, Any]:
+    """What the run recorded beside its arrays."""
+    return json.loads(_read(directory, step, {"meta": None})["meta"]["json"])
+
+
+def load_collections(
+    directory: Path, step: int, wanted: partition.Collections, names: Sequence[str], weights: Weights = "ema"
+) -> partition.Collections:
+    """Some collections of a checkpoint, and nothing else of it.
+
+    Args:
+      wanted: shapes, dtypes and (optionally) shardings of all collections, as ShapeDtypeStructs.
+      names: the collections to read.
+      weights: the moving average, or the weights as last trained; a frozen collection has only one of them.
+
+    Raises:
+      UserError: a collection is absent, or one of its arrays is missing, extra or differs in shape or dtype.
+    """
+    saved = {p.name for p in (directory / str(step)).iterdir()}
+    items = {n: f"ema_{n}" if weights == "ema" and f"ema_{n}" in saved else n for n in names if wanted[n]}
+    loaded = _load(directory, step, {item: wanted[name] for name, item in items.items()})
+    return {name: loaded[items[name]] if name in items else {} for name in names}
+
+
+def _load(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Read items after comparing every leaf with what the checkpoint says it holds: Orbax itself would cast a wrong
+    dtype silently and answers a wrong shape with a riddle."""
+    where = directory / str(step)
+    present = _read_metadata(where)
+    for item, tree in wanted.items():
+        if item not in present:
+            raise UserError(f"{where} lacks the collection '{item}'; it holds {sorted(present)}.")
+        partition.check_like(present[item], tree, f"{where}/{item}")
+    return _read(directory, step, wanted)
+
+
+def _read_metadata(where: Path) -> dict[str, Any]:
+    try:
+        return ocp.checkpointables_metadata(str(where.absolute())).metadata
+    except Exception as e:  # Orbax raises whatever its storage layers raise
+        raise UserError(f"{where} is not a readable checkpoint: {_first_line(e)}.") from e
+
+
+def _read(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    where = directory / str(step)
+    try:
+        return ocp.load_checkpointables(str(where.absolute()), wanted)
+    except Exception as e:
+        raise UserError(f"{where} cannot be read, it may be damaged: {_first_line(e)}.") from e
+
+
+def _first_line(e: Exception) -> str:
+    return f"{type(e).__name__}: {str(e).strip()[:300]}".splitlines()[0].rstrip(".")

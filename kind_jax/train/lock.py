@@ -1,0 +1,69 @@
+"""One process a run directory: two trainings in one directory would destroy each other's checkpoints."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from kind_jax.errors import UserError
+
+FILE_NAME = ".lock"
+
+_held: set[int] = set()
+
+
+def _close_in_child() -> None:
+    # A forked child shares the lock of its parent: a worker that outlives a killed owner would keep it locked.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _owner(descriptor: int) -> str:
+    pid, _, host = os.pread(descriptor, 200, 0).decode(errors="replace").strip().partition(" ")
+    return f"process {pid} on {host}" if pid else "another process"
+
+
+@contextlib.contextmanager
+def run_lock(directory: str | Path) -> Iterator[None]:
+    """Hold a run directory for this process; it is created if absent.
+
+    The kernel drops the lock when the owner dies, however it dies, so a stale ``.lock`` file never blocks a run. The
+    file stays behind, since deleting it could break a lock that another process is just taking.
+
+    Raises:
+      UserError: a living process holds the directory (its pid is named), or the directory cannot be locked.
+    """
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as e:
+        raise UserError(f"The run directory {str(directory)!r} could not be locked: {e.strerror}.") from e
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+    except BlockingIOError as e:
+        owner = _owner(descriptor)
+        os.close(descriptor)
+        raise UserError(
+            f"The run directory {str(directory)!r} is in use by {owner}, but only one process may write to it."
+        ) from e
+    except OSError as e:
+        os.close(descriptor)
+        raise UserError(f"The run directory {str(directory)!r} could not be locked: {e.strerror}.") from e
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        if descriptor in _held:  # not so in a forked child that leaves the block: the lock is its parent's
+            _held.discard(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)

@@ -1,0 +1,160 @@
+"""The curves of a run: JSON lines always, TensorBoard on request."""
+
+import importlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
+
+from kind_jax.errors import UserError
+from kind_jax.files import atomic_write_bytes
+
+FILE_NAME = "metrics.jsonl"
+
+# JSON has no such numbers; as strings they survive every parser, and a diverged run stays visible.
+_SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@runtime_checkable
+class MetricWriter(Protocol):
+    """Takes named numbers of a step."""
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Record ``values`` (Python, NumPy or JAX scalars) as of ``step``."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release the file; no write may follow."""
+        ...
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or not isinstance(row["step"], int):
+            raise ValueError("'step' is not a whole number")
+    except (ValueError, KeyError) as e:
+        raise UserError(f"{str(path)!r}, line {number}: found {line[:80]!r}, but it must be JSON with a 'step'.") from e
+    return {name: _SPECIAL.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise UserError(f"{str(path)!r} could not be read: {e.strerror}.") from e
+    # A line without its newline was cut off by a kill: the writer ends each line in the same write.
+    return content.split(b"\n")[:-1]
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """All complete lines of a metrics file, in order; an absent file has none.
+
+    Raises:
+      UserError: unreadable, or a line that is no metrics line; its number is named.
+    """
+    path = Path(path)
+    return [_parse(line, path, i) for i, line in enumerate(_lines(path), 1)]
+
+
+class JsonLinesWriter:
+    """Appends one JSON object a line, ``{"step": 100, "loss": 0.25}``; NaN and infinity are strings.
+
+    Opening drops the lines of steps after ``resume_step``, which will be computed again, and a line cut off by a
+    kill. The file is rewritten atomically, and only if there is something to drop.
+
+    Raises:
+      UserError: the file cannot be read or written, or holds a line that is no metrics line.
+    """
+
+    def __init__(self, path: str | Path, resume_step: int = 0):
+        path = Path(path)
+        lines = _lines(path)
+        kept = [line for i, line in enumerate(lines, 1) if _parse(line, path, i)["step"] <= resume_step]
+        content = b"".join(line + b"\n" for line in kept)
+        if not path.exists() or path.stat().st_size != len(content):
+            atomic_write_bytes(path, content)
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except OSError as e:
+            raise UserError(f"{str(path)!r} could not be written: {e.strerror}.") from e
+        self._path = path
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        assert "step" not in values, "the name 'step' is taken"
+        row: dict[str, Any] = {"step": int(step)}
+        for name, value in values.items():
+            number = float(value)
+            row[name] = number if math.isfinite(number) else str(number)
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as e:
+            raise UserError(f"{str(self._path)!r} could not be written: {e.strerror}.") from e
+        if written < len(line):  # what a disk does that fills up in the middle of a line
+            raise UserError(f"{str(self._path)!r} could not be written: {written} of {len(line)} bytes fitted.")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class TensorBoardWriter:
+    """Writes event files through tensorboardX, hiding earlier events of steps after ``resume_step``.
+
+    Raises:
+      UserError: tensorboardX is not installed.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int = 0):
+        try:
+            tensorboard = importlib.import_module("tensorboardX")
+        except ImportError as e:
+            raise UserError(
+                "TensorBoard output was asked for, but it needs tensorboardX, which is not installed: "
+                "pip install 'kind-jax[tensorboard]'."
+            ) from e
+        # A purge is asked for on resume only: in a fresh folder there is nothing to hide.
+        purge = resume_step + 1 if resume_step else None
+        self._writer = tensorboard.SummaryWriter(str(directory), purge_step=purge)
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, float(value), int(step))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Both:
+    def __init__(self, *writers: MetricWriter):
+        self._writers = writers
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        numbers = {name: float(value) for name, value in values.items()}  # fetched from the device once
+        for writer in self._writers:
+            writer.write(step, numbers)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def make_writer(directory: str | Path, tensorboard: bool = False, resume_step: int = 0) -> MetricWriter:
+    """The writer of a run: ``metrics.jsonl`` in its directory and, if asked for, ``tensorboard/`` beside it.
+
+    Args:
+      directory: the run's directory.
+      tensorboard: whether event files are written too (needs the ``tensorboard`` extra).
+      resume_step: the step that the run continues from, 0 for a new run; later records are dropped.
+
+    Raises:
+      UserError: tensorboardX is missing, or a file cannot be read or written.
+    """
+    board = TensorBoardWriter(Path(directory) / "tensorboard", resume_step) if tensorboard else None
+    lines = JsonLinesWriter(Path(directory) / FILE_NAME, resume_step)
+    return lines if board is None else _Both(lines, board)

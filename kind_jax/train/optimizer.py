@@ -1,0 +1,54 @@
+"""AdamW with a rate, a decay and a freeze switch for each collection."""
+
+from __future__ import annotations
+
+import optax
+
+from kind_jax.config import OptimizerConfig
+from kind_jax.partition import COLLECTIONS, TAILORS
+from kind_jax.train.lazy import keep_absent, scale_by_lazy_adam
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then constant or cosine decay to 0 at ``steps``."""
+    peak = config.learning_rate
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(steps - config.warmup, 1))
+    else:
+        after = optax.constant_schedule(peak)
+    if not config.warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), after], [config.warmup])
+
+
+def trainable(config: OptimizerConfig) -> tuple[str, ...]:
+    """Names of the collections that are not frozen."""
+    return tuple(name for name in COLLECTIONS if not getattr(config, name).freeze)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
+    """The transformation over {'learngenes', 'tailors', 'params'}.
+
+    A frozen collection has ``set_to_zero`` and hence no moments. ``update`` takes ``present``, bool [groups]: the
+    groups that some sample of the batch switches on.
+    """
+    schedule = learning_rate(config, steps)
+
+    def of(name: str) -> optax.GradientTransformation:
+        settings = getattr(config, name)
+        if settings.freeze:
+            return optax.set_to_zero()
+        lazy = name == TAILORS and config.lazy_tailors
+        adam = scale_by_lazy_adam if lazy else optax.scale_by_adam
+        return optax.chain(
+            adam(b1=config.b1, b2=config.b2, eps=config.eps),
+            optax.add_decayed_weights(settings.weight_decay) if settings.weight_decay else optax.identity(),
+            optax.scale_by_learning_rate(lambda count: settings.learning_rate * schedule(count)),
+            keep_absent() if lazy else optax.identity(),
+        )
+
+    labels = {name: name for name in COLLECTIONS}
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
+        optax.multi_transform({name: of(name) for name in COLLECTIONS}, labels),
+    )

@@ -1,0 +1,102 @@
+"""Where every array lives: a mesh and a short list of path rules (the idea of big_vision's sharding).
+
+Layers know nothing of meshes. The batch is split over ``data`` and ``fsdp``; weights over ``fsdp`` and ``tensor`` by
+the first rule whose pattern matches their path, and XLA inserts the communication.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kind_jax.config import MeshConfig
+from kind_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # Factored weights put their components on `tensor`: x @ u is local, and only y = h @ v is summed over devices.
+    (r"learngenes/.*/u", (None, "fsdp", "tensor")),
+    (r"learngenes/.*/v", (None, "tensor", "fsdp")),
+    (r"learngenes/.*/s", (None, "tensor")),
+    # Tailors are spread by group.
+    (r"tailors/.*/[usv]_t", ("fsdp",)),
+    (r"params/blocks/.*/kernel", (None, "fsdp", "tensor")),
+    (r"params/blocks/.*/bias", ()),
+    (r"params/.*/kernel", ("fsdp", "tensor")),
+    (r"params/label_embed/table", (None, "fsdp")),
+    (r"params/.*/bias", ()),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The (data, fsdp, tensor) mesh over all devices.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    fixed = int(np.prod([n for n in sizes if n > 0]))
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = max(len(devices) // fixed, 1)
+    if int(np.prod(sizes)) != len(devices):
+        found = dict(zip(AXES, (config.data, config.fsdp, config.tensor), strict=True))
+        raise UserError(
+            f"mesh is {found}, but its axes must multiply to the number of devices, which is {len(devices)}."
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[tuple[str, tuple[str | None, ...]]] = RULES):
+    """The PartitionSpec of one weight; an axis that does not divide its dimension is left whole.
+
+    Raises:
+      UserError: no rule covers the path.
+    """
+    for pattern, axes in rules:
+        if re.fullmatch(pattern, path):
+            fit = (a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=False))
+            return PartitionSpec(*fit)
+    raise UserError(f"no sharding rule covers '{path}'; add one to kind_jax.train.sharding.RULES.")
+
+
+def shard_like(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a state.
+
+    Weights go by rule, averages and moments as the weight whose path they end with, counters to every device.
+    """
+
+    def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        names = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
+        roots = [i for i, name in enumerate(names) if name in ("learngenes", "tailors", "params")]
+        # multi_transform's own states are keyed by collection too: the innermost name begins the weight's path.
+        if not roots or leaf.ndim == 0 or roots[-1] == len(names) - 1 or "count" in names:
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, spec("/".join(names[roots[-1] :]), leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Images and labels are split over every data-parallel device."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
+    """Refuse a batch that the mesh cannot split evenly."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if (batch // accumulate) % ways:
+        raise UserError(
+            f"train.batch is {batch} in {accumulate} micro-batches, but a micro-batch must be a multiple of the {ways} "
+            f"data-parallel devices."
+        )

@@ -1,0 +1,122 @@
+"""The training step: a pure function of state and batch.
+
+Dimensions: B images of a step, A micro-batches, M = B / A images of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from kind_jax import model, partition
+from kind_jax.config import Config
+from kind_jax.diffusion.process import make_process
+from kind_jax.nn.gate import Gate
+from kind_jax.train.optimizer import learning_rate, make_optimizer, trainable
+from kind_jax.train.state import TrainState
+
+Batch = dict[str, Any]
+Metrics = dict[str, Float[Array, ""]]
+
+
+class Draws(NamedTuple):
+    """Images with everything random about their step; drawn for the whole batch, so that neither devices nor
+    micro-batches change it."""
+
+    clean: Float[Array, "B H W C"]
+    noise: Float[Array, "B H W C"]
+    t: Float[Array, " B"] | Int[Array, " B"]
+    labels: Int[Array, " B"]
+    null: Bool[Array, " B"]
+    no_embedding: Bool[Array, " B"]
+
+
+def draw(config: Config, batch: Batch, step: Int[Array, ""]) -> Draws:
+    """Noise, times and label drops of one step, a function of the seed and the step number only."""
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.train.seed), step), 4)
+    images, labels = batch["image"], batch["label"]
+    size = labels.shape[0]
+    null = jax.random.bernoulli(keys[2], config.train.null, (size,))
+    return Draws(
+        clean=images,
+        noise=jax.random.normal(keys[0], images.shape),
+        t=make_process(config.diffusion, config.model.learn_sigma).draw_times(keys[1], size),
+        labels=labels,
+        null=null,
+        no_embedding=null | jax.random.bernoulli(keys[3], config.train.embedding_dropout, (size,)),
+    )
+
+
+def loss(config: Config, collections: partition.Collections, draws: Draws) -> tuple[Float[Array, ""], Metrics]:
+    """Mean denoising loss, and its parts."""
+    process = make_process(config.diffusion, config.model.learn_sigma)
+    gate = model.class_gate(config.model)(draws.labels, draws.null)
+    labels = jnp.where(draws.no_embedding, config.model.num_classes, draws.labels)
+    noisy = process.corrupt(draws.clean, draws.noise, draws.t)
+    output = model.apply(config.model, collections, noisy, process.model_time(draws.t), labels, gate)
+    parts = jax.tree.map(jnp.mean, process.losses(output, draws.clean, draws.noise, draws.t))
+    return parts["loss"], parts
+
+
+def gradients(
+    config: Config, collections: partition.Collections, draws: Draws
+) -> tuple[partition.Collections, Metrics]:
+    """Gradient of the trainable collections and mean metrics, in ``train.accumulate`` micro-batches."""
+    names = trainable(config.optimizer)
+    accumulate = config.train.accumulate
+
+    def of(part: Draws) -> tuple[partition.Collections, Metrics]:
+        def f(moving: partition.Collections) -> tuple[Float[Array, ""], Metrics]:
+            return loss(config, {**collections, **moving}, part)
+
+        return jax.grad(f, has_aux=True)({name: collections[name] for name in names})
+
+    if accumulate == 1:
+        return of(draws)
+    # Micro-batch a takes samples a, a + A, ...: a batch axis that is sharded over devices stays sharded.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), draws)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, jax.tree.map(lambda x: x[0], parts)))
+    total, _ = jax.lax.scan(lambda sum_, part: (jax.tree.map(jnp.add, sum_, of(part)), None), zero, parts)
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
+    """Which groups some sample switches on."""
+    on = jnp.broadcast_to(gate.weight, gate.index.shape) != 0
+    return jnp.zeros(groups, bool).at[gate.index.reshape(-1)].max(on.reshape(-1))
+
+
+def make_step(config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step for this config; jit it, donating the state."""
+    tx = make_optimizer(config.optimizer, config.train.steps)
+    rate = learning_rate(config.optimizer, config.train.steps)
+    names = trainable(config.optimizer)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        draws = draw(config, batch, state.step)
+        moving, metrics = gradients(config, state.collections, draws)
+        gate = model.class_gate(config.model)(draws.labels, draws.null)
+        # Frozen collections are never differentiated; multi_transform sees zeros for them and keeps no moments.
+        frozen = {n: jax.tree.map(jnp.zeros_like, c) for n, c in state.collections.items() if n not in names}
+        updates, opt = tx.update(
+            {**frozen, **moving},
+            state.opt,
+            state.collections,
+            present=groups_present(gate, config.model.num_groups),
+        )
+        changes = cast(dict[str, Any], updates)
+        # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
+        weights = {n: optax.apply_updates(state.collections[n], changes[n]) for n in names}
+        done = state.step + 1
+        # Early on the average follows closely, or it would remember the initialisation for 1 / (1 - decay) steps.
+        decay = jnp.minimum(config.train.ema, (1 + done) / (10 + done))
+        ema = jax.tree.map(lambda e, w: e + (1 - decay) * (w - e), state.ema, weights)
+        metrics |= {"grad_norm": optax.tree.norm(moving), "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
+        return TrainState({**state.collections, **weights}, ema, opt, done), metrics
+
+    return step

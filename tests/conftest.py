@@ -1,0 +1,17 @@
+"""Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# Every annotated shape in the package is checked at run time, in tests only.
+install_import_hook("kind_jax", "beartype.beartype")

@@ -1,0 +1,188 @@
+"""The training step: what moves, what stays, and that neither devices nor micro-batches change it."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from kind_jax import model
+from kind_jax.config import CollectionConfig, MeshConfig
+from kind_jax.errors import UserError
+from kind_jax.train import sharding, state, step
+
+BATCH = {
+    "image": np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32),
+    "label": np.array([1, 3, 1, 3, 5, 5, 1, 3], np.int32),
+}
+ABSENT = (0, 2, 4, 6, 7, 8, 9)
+
+
+def weights_of(config):
+    """Initial weights with nothing zero: at its initialisation DiT passes no gradient through its blocks."""
+    return jax.tree.map(lambda a: jnp.asarray(a) + 0.05, model.init(config.model, 0))
+
+
+def start(config):
+    return state.start(config, weights_of(config))
+
+
+def run(config, steps=3, batch=BATCH):
+    current, f = start(config), jax.jit(step.make_step(config))
+    for _ in range(steps):
+        current, metrics = f(current, batch)
+    return current, metrics
+
+
+def test_the_step_compiles_once_and_learns():
+    config = tiny.change(tiny.CONFIG, train={"null": 0.0}, optimizer={"learning_rate": 5e-3})
+    draws = step.draw(config, jax.tree.map(jnp.asarray, BATCH), jnp.asarray(10_000))
+    loss = jax.jit(lambda c: step.loss(config, c, draws)[0])
+    f = jax.jit(chex.assert_max_traces(step.make_step(config), 1), donate_argnums=0)
+    current = start(config)
+    before = loss(current.collections)
+    for _ in range(60):
+        current, _ = f(current, BATCH)
+    assert int(current.step) == 60
+    assert loss(current.collections) < 0.8 * before
+
+
+@pytest.mark.parametrize("frozen", ["learngenes", "tailors", "params"])
+def test_a_frozen_collection_stays_bit_identical_and_has_no_moments(frozen):
+    config = tiny.change(tiny.CONFIG, optimizer={frozen: CollectionConfig(freeze=True)})
+    before = start(config)
+    after, metrics = run(config)
+    chex.assert_trees_all_equal(after.collections[frozen], before.collections[frozen])
+    for name in {"learngenes", "tailors", "params"} - {frozen}:
+        with pytest.raises(AssertionError):
+            chex.assert_trees_all_equal(after.collections[name], before.collections[name])
+    assert frozen not in after.ema
+    size = {name: sum(a.size for a in jax.tree.leaves(c)) for name, c in after.collections.items()}
+    moments = sum(a.size for a in jax.tree.leaves(after.opt) if a.ndim)
+    assert moments == 2 * (sum(size.values()) - size[frozen])
+    assert np.isfinite(metrics["grad_norm"])
+
+
+def test_collections_have_their_own_learning_rate_and_decay():
+    slow = tiny.change(tiny.CONFIG, optimizer={"tailors": CollectionConfig(learning_rate=0.0)})
+    before, (after, _) = start(slow), run(slow)
+    chex.assert_trees_all_equal(after.collections["tailors"], before.collections["tailors"])
+    decayed = tiny.change(tiny.CONFIG, optimizer={"learngenes": CollectionConfig(weight_decay=0.5)})
+    plain, shrunk = run(tiny.CONFIG, 1)[0], run(decayed, 1)[0]
+    rate = tiny.CONFIG.optimizer.learning_rate
+    expected = jax.tree.map(
+        lambda p, w: p - rate * 0.5 * w, plain.collections["learngenes"], before.collections["learngenes"]
+    )
+    chex.assert_trees_all_close(shrunk.collections["learngenes"], expected, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(shrunk.collections["params"], plain.collections["params"], rtol=1e-6, atol=1e-8)
+
+
+def test_lazy_tailors_of_absent_classes_do_not_move():
+    """After class 0 was trained, batches without it move its tailors under plain Adam, but not under lazy Adam."""
+    first = {**BATCH, "label": np.array([0, 3, 1, 3, 5, 5, 1, 3], np.int32)}
+    for lazy in (False, True):
+        optimizer = {"lazy_tailors": lazy, "tailors": CollectionConfig(weight_decay=0.1)}
+        config = tiny.change(tiny.CONFIG, train={"null": 0.0}, optimizer=optimizer)
+        f = jax.jit(step.make_step(config))
+        once, _ = f(start(config), first)
+        later, _ = f(f(once, BATCH)[0], BATCH)
+        for path, was in jax.tree_util.tree_leaves_with_path(once.collections["tailors"]):
+            now = later.collections["tailors"]
+            for key in path:
+                now = now[key.key]
+            assert np.array_equal(now[0], was[0]) == lazy
+            assert not np.array_equal(now[1], was[1])
+        if lazy:
+            fresh = start(config)
+            for a, b in zip(
+                *map(jax.tree.leaves, (later.collections["tailors"], fresh.collections["tailors"])), strict=True
+            ):
+                np.testing.assert_array_equal(a[np.array([2, 4, 6])], b[np.array([2, 4, 6])])
+
+
+def test_lazy_adam_is_adam_where_every_group_is_present():
+    config = tiny.change(tiny.CONFIG, train={"null": 0.0, "batch": 20})
+    everyone = {"image": np.tile(BATCH["image"], (3, 1, 1, 1))[:20], "label": np.arange(20, dtype=np.int32) % 10}
+    lazy = tiny.change(config, optimizer={"lazy_tailors": True})
+    chex.assert_trees_all_close(
+        run(lazy, 3, everyone)[0].collections, run(config, 3, everyone)[0].collections, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_micro_batches_do_not_change_the_gradient():
+    draws = step.draw(tiny.CONFIG, jax.tree.map(jnp.asarray, BATCH), jnp.zeros((), jnp.int32))
+    weights = start(tiny.CONFIG).collections
+    whole, _ = jax.jit(step.gradients, static_argnums=0)(tiny.CONFIG, weights, draws)
+    parts, _ = jax.jit(step.gradients, static_argnums=0)(
+        tiny.change(tiny.CONFIG, train={"accumulate": 4}), weights, draws
+    )
+    chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [{}, {"fsdp": 4, "tensor": 2}, {"fsdp": 2, "tensor": 2}], ids=str)
+def test_the_mesh_does_not_change_the_result(axes):
+    # A large eps keeps Adam from turning rounding noise of vanishing gradients into full steps.
+    config = tiny.change(
+        tiny.CONFIG, mesh=MeshConfig(**axes), model={"factor": {"learngenes": 8}}, optimizer={"eps": 1e-3}
+    )
+    mesh = sharding.make_mesh(config.mesh)
+    assert mesh.size == 8
+    where = sharding.shard_like(state.abstract(config), mesh)
+    current = jax.jit(lambda c: state.start(config, c), out_shardings=where)(
+        jax.device_put(weights_of(config), where.collections)
+    )
+    f = jax.jit(step.make_step(config), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
+    batch = jax.device_put(BATCH, sharding.batch_sharding(mesh))
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            current, metrics = f(current, batch)
+    expected, one_device = run(config, 2)
+    np.testing.assert_allclose(metrics["loss"], one_device["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(jax.device_get(current.ema), jax.device_get(expected.ema), rtol=1e-3, atol=1e-5)
+    u = current.collections["learngenes"]["blocks"]["mlp_in"]["u"]
+    share = axes.get("fsdp", 1) * axes.get("tensor", 1)
+    assert u.addressable_shards[0].data.size * share == u.size
+    moments = [a for a in jax.tree.leaves(current.opt) if a.shape == u.shape]
+    assert moments
+    assert all(m.sharding.is_equivalent_to(u.sharding, u.ndim) for m in moments)
+
+
+def test_meshes_and_batches_that_do_not_fit():
+    with pytest.raises(UserError, match="axes must multiply to the number of devices, which is 8"):
+        sharding.make_mesh(MeshConfig(data=3, fsdp=1, tensor=1))
+    with pytest.raises(UserError, match=r"train.batch is 12 in 1 micro-batches.*multiple of the 8"):
+        sharding.check_batch(12, 1, sharding.make_mesh(MeshConfig()))
+    with pytest.raises(UserError, match="no sharding rule covers 'params/strange'"):
+        sharding.spec("params/strange", (4,), sharding.make_mesh(MeshConfig()))
+
+
+def test_the_average_starts_as_a_copy_and_follows():
+    before, (after, _) = start(tiny.CONFIG), run(tiny.CONFIG, 1)
+    decay = 2 / 11  # (1 + step) / (10 + step), far below the configured decay in the first step
+    expected = jax.tree.map(lambda e, w: decay * e + (1 - decay) * w, before.ema, after.collections)
+    chex.assert_trees_all_close(after.ema, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_null_samples_and_embedding_dropout():
+    batch = jax.tree.map(
+        jnp.asarray, {"image": np.zeros((4000, 1, 1, 1), np.float32), "label": np.zeros(4000, np.int32)}
+    )
+    config = tiny.change(tiny.CONFIG, train={"null": 0.2, "embedding_dropout": 0.5})
+    draws = step.draw(config, batch, jnp.zeros((), jnp.int32))
+    assert abs(float(draws.null.mean()) - 0.2) < 0.03
+    assert abs(float(draws.no_embedding.mean()) - 0.6) < 0.03  # 0.2 + 0.8 * 0.5
+    assert bool(jnp.all(draws.no_embedding | ~draws.null))
+    other = step.draw(config, batch, jnp.ones((), jnp.int32))
+    assert not np.array_equal(draws.noise, other.noise)
+
+
+def test_gradient_clipping_bounds_what_adam_sees():
+    clipped = tiny.change(tiny.CONFIG, optimizer={"clip": 1e-3})
+    after, metrics = run(clipped, 1)
+    assert metrics["grad_norm"] > 1e-3  # the metric is the norm before clipping
+    mu = [
+        m for p, m in jax.tree_util.tree_leaves_with_path(after.opt) if any(getattr(k, "name", "") == "mu" for k in p)
+    ]
+    np.testing.assert_allclose(optax.tree.norm(mu), 0.1 * 1e-3, rtol=1e-4)  # (1 - b1) * clip
