@@ -27,12 +27,12 @@ def get_config() -> Config:
             label_embedding=False,
             learn_sigma=False,
             scan_unroll=0,
-            factor=FactorConfig(learngenes=48, tailors=8),
+            factor=FactorConfig(learngenes=32, tailors=8),
         ),
         diffusion=DiffusionConfig(process="flow"),
         sampler=SamplerConfig(method="euler", steps=50),
         optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup=100, clip=1.0),
         train=TrainConfig(
-            steps=4000, batch=64, ema=0.999, log_every=100, checkpoint_every=1000, keep=2, sample_every=1000
+            steps=3500, batch=64, ema=0.999, log_every=50, checkpoint_every=1000, keep=2, sample_every=1000
         ),
     )

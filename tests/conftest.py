@@ -6,12 +6,21 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling is most of the time. The command-line tests run without this, as users do.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Every annotated shape in the package is checked at run time, in tests only.
 install_import_hook("kind_jax", "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data(tmp_path_factory):
+    """Prepared data sets go to a folder of the test session, not to the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

@@ -3,6 +3,11 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kind_jax import model
 from kind_jax.config import (
     Config,
     DiffusionConfig,
@@ -23,6 +28,14 @@ CONFIG = Config(
     optimizer=OptimizerConfig(learning_rate=1e-3),
     train=TrainConfig(steps=4, batch=8, log_every=1, checkpoint_every=0, sample_every=0),
 )  # fmt: skip
+
+
+def weights(config: ModelConfig, scale: float = 0.05, seed: int = 0) -> Any:
+    """Initial weights plus noise: at its initialisation DiT's blocks do nothing and pass no gradient on."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda a: jnp.asarray(a + scale * rng.standard_normal(a.shape, np.float32)), model.init(config, seed)
+    )
 
 
 def change(config: Any, **settings: Any) -> Any:

@@ -45,7 +45,9 @@ def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     """Print a table; the first column is text, the others are figures."""
     grid = Table(title=title, title_justify="left")
     for i, name in enumerate(header):
-        grid.add_column(name, justify="right" if i else "left")
+        grid.add_column(name, justify="right" if i else "left", no_wrap=not i)
     for row in rows:
         grid.add_row(*row)
-    Console().print(grid)
+    console = Console()
+    # A file or a pipe has no width of its own; rich's 80 columns would cut names short.
+    (console if console.is_terminal else Console(width=160)).print(grid)

@@ -10,6 +10,7 @@ import tyro
 
 from kind_jax.commands.console import say_paths
 from kind_jax.config import Config, load_file
+from kind_jax.errors import UserError
 
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved, and the same command continues
 
@@ -18,8 +19,8 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved, 
 class Arguments:
     """Train a model, or continue the run in --workdir."""
 
-    config: Path
-    """Python file with get_config(); every setting below can override it."""
+    config: Path | None = None
+    """Python file with get_config(); needed. Every setting below can override it."""
     workdir: Path | None = None
     """Folder of the run; default: runs/ and the name of the config file."""
     stop_after: int | None = None
@@ -40,9 +41,11 @@ def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
     path = _config_path(args)  # the file's settings are the defaults of all other flags, so it is read first
     base = load_file(path) if path else Config()
-    # tyro cannot know that `settings` has a default but `config` has none; MISSING keeps --config required.
-    default = Arguments(config=path or tyro.MISSING, settings=base)  # pyright: ignore[reportArgumentType]
-    parsed = tyro.cli(Arguments, args=args, default=default, prog="kind-jax train")
+    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
+    if parsed.config is None:
+        raise UserError(
+            "--config is missing, but it must name a Python file with get_config(), like configs/digits.py."
+        )
     directory = parsed.workdir or Path("runs") / parsed.config.stem
 
     from kind_jax.train.loop import train  # after parsing: `--help` should not wait for JAX

@@ -32,7 +32,7 @@ class FactorConfig:
     learngenes: int | None = None
     tailors: int | None = None
     rank: int | None = None
-    energy: Literal["none", "rescale", "shuffle", "shuffle_rescale"] = "shuffle_rescale"
+    energy: Literal["none", "rescale", "shuffle", "shuffle_rescale"] = "rescale"
 
     def __post_init__(self) -> None:
         separate = {"q", "k", "v"} & set(self.projections)

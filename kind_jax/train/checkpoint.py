@@ -132,8 +132,16 @@ def _load(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
     for item, tree in wanted.items():
         if item not in present:
             raise UserError(f"{where} lacks the collection '{item}'; it holds {sorted(present)}.")
+        if not isinstance(present[item], Mapping):
+            raise UserError(f"{where}/{item} cannot be read, it may be damaged.")
         partition.check_like(present[item], tree, f"{where}/{item}")
-    return _read(directory, step, wanted)
+    return _read(directory, step, jax.tree.map(_placed, wanted))
+
+
+def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Leaves without a sharding go to one device; Orbax would ask for the topology that saved them."""
+    where = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
 
 def _read_metadata(where: Path) -> dict[str, Any]:
@@ -151,5 +159,7 @@ def _read(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{where} cannot be read, it may be damaged: {_first_line(e)}.") from e
 
 
-def _first_line(e: Exception) -> str:
+def _first_line(e: BaseException) -> str:
+    while (cause := e.__cause__ or e.__context__) is not None:  # Orbax buries what happened under what it tried
+        e = cause
     return f"{type(e).__name__}: {str(e).strip()[:300]}".splitlines()[0].rstrip(".")

@@ -1,0 +1,184 @@
+"""The command line, as a user meets it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kind_jax.cli import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "--model.width", "16", "--model.depth", "2", "--model.heads", "2", "--model.patch", "4",
+    "--model.factor.projections", "qkv", "mlp_out", "--model.factor.learngenes", "6", "--model.factor.tailors", "2",
+    "--train.steps", "6", "--train.batch", "8", "--train.log-every", "2", "--train.checkpoint-every", "3",
+    "--train.sample-every", "0", "--optimizer.schedule", "constant", "--sampler.steps", "3",
+]  # fmt: skip
+
+
+def command(*args: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+
+def kind(*args: object) -> subprocess.CompletedProcess:
+    return command("-W", "error", "-m", "kind_jax", *map(str, args))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was stopped and continued through train.py."""
+    directory = tmp_path_factory.mktemp("cli") / "run"
+    train = ["train.py", "--config", "configs/digits.py", "--workdir", str(directory), *SMALL]
+    first = command(*train, "--stop-after", "3")
+    assert first.returncode == 0, first.stderr
+    assert "stopped at step 3 of 6" in first.stdout
+    second = command(*train)
+    assert second.returncode == 0, second.stderr
+    assert f"resuming {directory} at step 3" in second.stdout
+    assert "finished at step 6 of 6" in second.stdout
+    assert second.stderr == ""
+    return directory
+
+
+def test_train_export_sample_inspect(run, tmp_path):
+    art = tmp_path / "art"
+    done = kind("export", run, "--out", art)
+    assert done.returncode == 0, done.stderr
+    for other in (art / "tailors").iterdir():  # a device that serves only class 3
+        if other.name != "3.safetensors":
+            other.unlink()
+    done = kind("sample", art, "--classes", "3", "--rows", "2", "--out", tmp_path / "three.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "columns: 3" in done.stdout
+    assert np.asarray(Image.open(tmp_path / "three.png")).std() > 0
+    refused = kind("sample", art, "--classes", "3,4", "--out", tmp_path / "four.png")
+    assert refused.returncode == 2
+    assert re.fullmatch(r"error: \S+tailors/4.safetensors is missing; kind.json lists it.\n", refused.stderr)
+    assert not (tmp_path / "four.png").exists()
+    done = kind("inspect", run)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "blocks.1.mlp_out" in done.stdout
+    assert (run / "energy.png").stat().st_size > 1000
+
+
+def test_report(run):
+    done = kind("report", run, "--count", "100")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (run / "report.html").read_text()
+    for heading in (
+        "Training",
+        "Real and generated",
+        "Taken apart",
+        "Where the class knowledge sits",
+        "Sizes",
+        "Energy",
+    ):
+        assert heading in page
+    assert page.count("data:image/png;base64,") == 6
+    assert not re.search(r"(src|href)=.https?:", page)
+
+
+CONFIG = ["train", "--config", str(ROOT / "configs/digits.py")]
+MISTAKES = {
+    "no verb": ([], ""),
+    "unknown verb": (["fly"], "the verb is 'fly', but it must be one of train, sample"),
+    "no config": (["train"], "--config"),
+    "absent config": (["train", "--config", "nowhere.py"], "'nowhere.py', but no such file exists"),
+    "unknown field": ([*CONFIG, "--model.dpeth", "3"], "--model.depth"),
+    "wrong type": ([*CONFIG, "--train.steps", "many"], "--train.steps"),
+    "unknown choice": ([*CONFIG, "--model.dtype", "fp8"], "--model.dtype"),
+    "impossible value": ([*CONFIG, "--train.steps", "0"], "train.steps is 0, but it must be 1 or more"),
+    "learngenes beyond the rank": (
+        [*CONFIG, "--model.factor.rank", "16"],
+        "model.factor.learngenes is 32, but it must be at most model.factor.rank, which is 16",
+    ),
+    "tailors that do not fit": (
+        [*CONFIG, "--model.factor.rank", "64"],
+        "they need 112, so at most 3 tailors a group fit",
+    ),
+    "both fused and separate": ([*CONFIG, "--model.factor.projections", "qkv", "q"], "not both"),
+    "groups with gaps": ([*CONFIG, "--model.groups", *"0022222222"], "numbered 0, 1, 2, ... without gaps"),
+    "unknown class of the data": ([*CONFIG, "--data.classes", "3", "12"], "data.classes"),
+    "sampler of another process": ([*CONFIG, "--sampler.method", "ddpm"], "'euler' or 'heun' for the flow process"),
+    "nothing to train": (
+        [*CONFIG, "--optimizer.learngenes.freeze", "--optimizer.tailors.freeze", "--optimizer.params.freeze"],
+        "False for at least one collection",
+    ),
+    "not a model": (["sample", str(ROOT / "docs")], "is neither a run"),
+    "not a run": (["report", str(ROOT / "docs")], "is not a run"),
+}
+
+
+def plain(text: str) -> str:
+    """Without the boxes that tyro draws around its messages."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_explained(mistake, tmp_path, monkeypatch, capsys):
+    args, message = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    try:
+        code = main(args)
+    except SystemExit as e:
+        code = e.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert plain(message) in plain(out + err)
+    assert "Traceback" not in out + err
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--classes", "11"], "class is 11, but it must be between 0 and 9."),
+        (["--classes", "3,x"], "--classes is '3,x', but it must be class numbers like 3,7 or 0-4,9."),
+        (["--classes", "3,3"], "it must name each class once."),
+        (["--rows", "0"], "--rows is 0, but it must be 1 or more."),
+        (["--method", "ddim"], "sampler.method is 'ddim', but it must be 'euler' or 'heun' for the flow process."),
+    ],
+)
+def test_mistakes_of_sample(run, args, message, tmp_path, capsys):
+    assert main(["sample", str(run), "--out", str(tmp_path / "x.png"), *args]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_corrupt_data_set_is_refused(tmp_path, capsys):
+    args = [*CONFIG, *SMALL, "--data.path", str(tmp_path / "data")]
+    (tmp_path / "data").mkdir()
+    assert main(["train", *args[1:], "--workdir", str(tmp_path / "one"), "--stop-after", "0"]) == 0
+    capsys.readouterr()
+    [record, *_] = (tmp_path / "data").rglob("*train*.array_record*")
+    record.write_bytes(record.read_bytes()[:1000])
+    assert main(["train", *args[1:], "--workdir", str(tmp_path / "two")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert str(tmp_path / "data") in err
+    assert not (tmp_path / "two").exists()
+
+
+def test_the_saved_config_is_data(run, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    config = json.loads((copy / "config.json").read_text())
+    config["model"]["wings"] = 2
+    (copy / "config.json").write_text(json.dumps(config))
+    assert main(["inspect", str(copy)]) == 2
+    assert "config.json: model.wings: Unexpected keyword argument" in capsys.readouterr().err
+
+
+def test_help_of_every_verb(capsys):
+    for verb in ("train", "sample", "inspect", "export", "report"):
+        with pytest.raises(SystemExit) as stop:
+            main([verb, "--help"])
+        assert stop.value.code == 0
+        assert "--" in capsys.readouterr().out

@@ -1,0 +1,198 @@
+"""Runs: exact resume, checkpoints that load in parts, and folders that must not be touched."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from kind_jax import model, partition
+from kind_jax.config import CollectionConfig, FactorConfig, to_json
+from kind_jax.data import pipeline
+from kind_jax.data.dataset import open_dataset
+from kind_jax.deploy.bundle import open_bundle
+from kind_jax.errors import UserError
+from kind_jax.train import checkpoint
+from kind_jax.train import state as states
+from kind_jax.train.checkpoint import Checkpoints
+from kind_jax.train.loop import train
+from kind_jax.train.metrics import read_metrics
+from kind_jax.train.run import load_config
+
+CONFIG = tiny.change(tiny.CONFIG, train={"steps": 40, "log_every": 10, "sample_every": 20})
+
+
+def input_at(position):
+    """The run's input pipeline at a batch."""
+    data = pipeline.batches(open_dataset(CONFIG.data, "train"), batch=CONFIG.train.batch, seed=CONFIG.data.seed)
+    data.set_state({"next_index": position})
+    return data
+
+
+def everything(directory, step):
+    """All arrays of a checkpoint and the position of its input."""
+    data = input_at(0)
+    state = Checkpoints(directory / "checkpoints", 3).restore(step, states.abstract(CONFIG), data)
+    return jax.device_get(state), data.get_state()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run of 40 steps without interruption."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    summary = train(CONFIG, directory)
+    assert summary.step == 40
+    return directory
+
+
+def test_a_resumed_run_is_bit_identical(whole_run, tmp_path, capsys):
+    directory = tmp_path / "parts"
+    assert train(CONFIG, directory, stop_after=20).step == 20
+    assert train(CONFIG, directory).step == 40
+    assert f"resuming {directory} at step 20" in capsys.readouterr().out
+    found, wanted = everything(directory, 40), everything(whole_run, 40)
+    chex.assert_trees_all_equal(found[0], wanted[0])
+    assert found[1] == wanted[1] == {"next_index": 40}
+    logged = [[(m["step"], m["loss"]) for m in read_metrics(d / "metrics.jsonl")] for d in (directory, whole_run)]
+    assert logged[0] == logged[1]
+    assert train(CONFIG, directory).step == 40  # nothing left to do
+
+
+def test_what_a_run_leaves(whole_run):
+    assert load_config(whole_run) == CONFIG
+    assert {p.name for p in (whole_run / "samples").iterdir()} == {"step_0000020.png", "step_0000040.png"}
+    assert [m["step"] for m in read_metrics(whole_run / "metrics.jsonl")] == [10, 20, 30, 40]
+    assert checkpoint.steps(whole_run / "checkpoints") == [40]
+    items = {p.name for p in (whole_run / "checkpoints" / "40").iterdir() if p.is_dir()}
+    collections = {"learngenes", "tailors", "params"}
+    assert items == collections | {f"ema_{c}" for c in collections} | {"optimizer", "data", "meta"}
+
+
+@pytest.mark.parametrize("name", ["learngenes", "tailors", "params"])
+def test_any_collection_loads_alone(whole_run, tmp_path, name):
+    """With every other collection's files deleted."""
+    copy = tmp_path / "40"
+    shutil.copytree(whole_run / "checkpoints" / "40", copy)
+    for item in copy.iterdir():
+        if item.is_dir() and item.name != name:
+            shutil.rmtree(item)
+    wanted = model.definition(CONFIG.model)[1]
+    loaded = checkpoint.load_collections(tmp_path, 40, wanted, [name], weights="raw")
+    state, _ = everything(whole_run, 40)
+    chex.assert_trees_all_equal(jax.device_get(loaded), {name: state.collections[name]})
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(whole_run):
+    smaller = tiny.change(CONFIG.model, factor={"learngenes": 5})
+    directory = whole_run / "checkpoints"
+    with pytest.raises(UserError, match=r"ema_learngenes: 'blocks/attention/qkv/s' has shape \(2, 6\).*needs \(2, 5\)"):
+        checkpoint.load_collections(directory, 40, model.definition(smaller)[1], ["learngenes"])
+    half = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, np.float16), model.definition(CONFIG.model)[1])
+    with pytest.raises(UserError, match="has dtype float32, but this model needs float16"):
+        checkpoint.load_collections(directory, 40, half, ["params"])
+    more = tiny.change(CONFIG.model, factor={"projections": ("qkv", "mlp_out", "o")})
+    with pytest.raises(UserError, match="lacks the array 'blocks/attention/o/s'"):
+        checkpoint.load_collections(directory, 40, model.definition(more)[1], ["learngenes"])
+
+
+def test_a_damaged_checkpoint_is_one_sentence(whole_run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(whole_run, copy)
+    for file in (copy / "checkpoints" / "40" / "ema_params").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+    with pytest.raises(UserError, match=r"checkpoints/40.*"):
+        open_bundle(copy)
+
+
+def test_another_config_is_refused_naming_every_difference(whole_run):
+    before = {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.name != ".lock"}
+    other = tiny.change(CONFIG, train={"batch": 16, "log_every": 5}, model={"factor": {"tailors": 3}})
+    message = r"model.factor.tailors was 2, now 3; train.batch was 8, now 16; give this run another --workdir"
+    with pytest.raises(UserError, match=message):
+        train(other, whole_run)
+    assert {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.name != ".lock"} == before
+
+
+def test_another_input_pipeline_is_refused(whole_run, tmp_path):
+    """The config may agree while the data behind it changed."""
+    copy = tmp_path / "run"
+    shutil.copytree(whole_run, copy)
+    directory = copy / "checkpoints"
+    state, _ = everything(copy, 40)
+    meta = checkpoint.read_meta(directory, 40)
+    meta["fingerprint"]["dataset"]["version"] = "0.9.0"
+    store = Checkpoints(directory, 3)
+    store.save(jax.tree.map(jax.numpy.asarray, state), input_at(40), meta)
+    store.close()
+    with pytest.raises(UserError, match=r"another input pipeline:.*version was '?0.9.0"):
+        train(tiny.change(CONFIG, train={"steps": 50}), copy)
+
+
+def test_folders_of_others_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="is not a run and not empty"):
+        train(CONFIG, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} <= {"thesis.tex", ".lock"}
+    (tmp_path / "config.json").write_text(to_json(CONFIG).replace('"depth": 2', '"depth": "two"'))
+    with pytest.raises(UserError, match=r"config.json: model.depth: .*found 'two'"):
+        train(CONFIG, tmp_path)
+
+
+def test_a_folder_that_a_living_process_holds_is_refused(whole_run):
+    script = (
+        "import sys, time; from kind_jax.train.lock import run_lock\n"
+        "with run_lock(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(whole_run)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=str(holder.pid)):
+            train(CONFIG, whole_run)
+        holder.kill()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"num_classes": 7}}, "model.num_classes is 7.*has 10 classes"),
+        ({"model": {"size": 16}}, r"make images \(16, 16, 1\).*has \(8, 8, 1\)"),
+        ({"train": {"batch": 12}}, "train.batch is 12.*multiple of the 8"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_or_the_mesh(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        train(tiny.change(CONFIG, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_dense_and_frozen_models_train_and_resume(tmp_path):
+    """No tailors at all, and a collection without a moving average."""
+    dense = tiny.change(CONFIG, model={"factor": FactorConfig(projections=())}, train={"steps": 4, "sample_every": 0})
+    assert train(dense, tmp_path / "dense", stop_after=2).step == 2
+    assert train(dense, tmp_path / "dense").step == 4
+    assert open_bundle(tmp_path / "dense").collections["tailors"] == {}
+    frozen = tiny.change(
+        CONFIG, optimizer={"learngenes": CollectionConfig(freeze=True)}, train={"steps": 4, "sample_every": 0}
+    )
+    train(frozen, tmp_path / "frozen", stop_after=2)
+    train(frozen, tmp_path / "frozen")
+    bundle = open_bundle(tmp_path / "frozen")
+    chex.assert_trees_all_equal(
+        jax.device_get(bundle.collections["learngenes"]), model.init(frozen.model, 0)["learngenes"]
+    )
+    assert "ema_learngenes" not in json.dumps([p.name for p in (tmp_path / "frozen/checkpoints/4").iterdir()])
+    assert partition.groups_in(bundle.collections["tailors"]) == 10
+
+
+def test_classes_may_be_chosen(tmp_path):
+    novel = tiny.change(
+        CONFIG, data={"classes": (7, 8, 9)}, model={"num_classes": 3}, train={"steps": 2, "sample_every": 0}
+    )
+    train(novel, tmp_path / "novel")
+    assert open_bundle(tmp_path / "novel").class_names == ("7", "8", "9")
