@@ -50,8 +50,8 @@ def test_all_gates_on_equal_the_dense_initialisation(energy):
     chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
-@chex.variants(with_jit=True, without_jit=True)
-class _Variants(chex.TestCase):
+class TestGates(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
     def test_every_kind_of_gate_follows_the_formula(self):
         layer, _ = layer_and_dense(config(energy="shuffle"))
         soft = jnp.array([[0.2, 0.0, -0.5, 1.0], [0, 0, 0, 0], [1, 1, 0, 0.3]], jnp.float32)

@@ -1,0 +1,86 @@
+"""Configs: exact round trips through JSON, and refusals that name the field."""
+
+import jax
+import pytest
+
+from kind_jax import model
+from kind_jax.config import Config, DataConfig, FactorConfig, ModelConfig, dit, from_json, load_file, to_json
+from kind_jax.errors import UserError
+
+
+def test_json_keeps_every_field():
+    config = Config(
+        model=ModelConfig(
+            num_classes=3, groups=(0, 1, 1), factor=FactorConfig(projections=("q", "o"), rank=500, tailors=3)
+        ),
+        data=DataConfig(classes=(2, 7, 1), path="somewhere"),
+    )
+    assert from_json(to_json(config), "here") == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"depth": 12', '"depth": "12"', r"here: model.depth: .*integer \(found '12'\)"),
+        ('"depth": 12', '"depth": true', "here: model.depth"),
+        ('"depth"', '"dpeth"', "here: model.dpeth: Unexpected keyword"),
+        ('"depth": 12', '"depth": 0', "here: model.depth is 0, but it must be 1 or more"),
+        ('"linear"', '"quadratic"', "here: diffusion.schedule: .*'linear' or 'cosine'"),
+        ('"depth": 12,', "", "here: the file: Invalid JSON|here: model"),
+    ],
+)
+def test_a_changed_file_is_refused(old, new, message):
+    text = to_json(Config())
+    assert old in text
+    text = text.replace(old, new, 1)
+    if new == "":
+        text = text[:-10]
+    with pytest.raises(UserError, match=message):
+        from_json(text, "here")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 30, "heads": 4}, "model.heads is 4, but it must be a divisor of model.width, which is 30"),
+        ({"size": 30, "patch": 4}, "model.patch is 4"),
+        ({"groups": (0, 1), "num_classes": 3}, "one group for each of the 3 classes"),
+        ({"groups": (0, 2, 2), "num_classes": 3}, "without gaps"),
+    ],
+)
+def test_impossible_models(settings, message):
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**settings)
+
+
+def test_components_and_ranks():
+    default = ModelConfig(width=128, heads=4, num_classes=10)
+    assert (default.learngenes, default.tailors) == (64, 10)  # N_G = h/2 and 5/64 h tailors a group
+    with pytest.raises(UserError, match=r"learngenes is 64, but it must be at most model.factor.rank, which is 32"):
+        ModelConfig(width=128, heads=4, num_classes=10, factor=FactorConfig(rank=32))
+    with pytest.raises(UserError, match=r"they need 164, so at most 3 tailors a group fit"):
+        ModelConfig(width=128, heads=4, num_classes=10, factor=FactorConfig(rank=100))
+    assert ModelConfig(width=128, heads=4, num_classes=10, factor=FactorConfig(rank=164)).tailors == 10
+
+
+def test_published_sizes():
+    # Millions of parameters in the DiT paper's Table 1.
+    for name, millions in {"S/2": 33, "B/2": 130, "L/2": 458, "XL/2": 675}.items():
+        shapes = model.definition(dit(name, factor=FactorConfig(projections=())))[1]["params"]
+        assert round(sum(s.size for s in jax.tree.leaves(shapes)) / 1e6) == millions, name
+    with pytest.raises(UserError, match="'M/2', but it must be one of S, B, L, XL"):
+        dit("M/2")
+
+
+def test_config_files(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from kind_jax.config import Config\ndef get_config(): return Config()\n")
+    assert load_file(file) == Config()
+    for text, message in (
+        ("x = 1", "AttributeError"),
+        ("def get_config(): return 3", "returned int, not Config"),
+        ("def get_config(:", "SyntaxError"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_file(file)
