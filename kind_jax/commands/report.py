@@ -31,7 +31,7 @@ class Arguments:
     seed: int = 0
     """Seed of the noise; all grids start from the same noise."""
     count: int = 500
-    """Samples behind each figure of accuracy and distance."""
+    """Samples behind each figure of accuracy and distance; at most as many as there are held-out images compares best."""
 
 
 def run(args: list[str]) -> int:
@@ -145,6 +145,9 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
         return records["image"], records["label"]
 
     (images, labels), (test_images, test_labels) = load("train"), load("test")
+    # The distance grows as samples get fewer, so real images are compared in the same number.
+    some = np.random.default_rng(0).permutation(len(test_images))[: parsed.count]
+    test_images, test_labels = test_images[some], test_labels[some]
     print("training the judge, a classifier of real images ...", flush=True)
     judge = train_judge(images, labels, config.model.num_classes, seed=0, cache=parsed.source / "judge.safetensors")
     real = train_vs_test(judge, images, test_images, test_labels)
