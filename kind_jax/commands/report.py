@@ -31,7 +31,7 @@ class Arguments:
     seed: int = 0
     """Seed of the noise; all grids start from the same noise."""
     count: int = 500
-    """Samples behind each figure of accuracy and distance; at most as many as there are held-out images compares best."""
+    """Samples behind each figure; up to the number of held-out images, distances compare fairly."""
 
 
 def run(args: list[str]) -> int:
