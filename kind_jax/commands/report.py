@@ -54,7 +54,8 @@ def run(args: list[str]) -> int:
     atomic_write_text(out, render_report(title, summary, [s for s in sections if s is not None]))
     for name, value in summary:
         print(f"  {name}: {value}")
-    say_paths("report written", {"report": out})
+    names = ("checkpoints", "metrics.jsonl", "samples", "samples.png", "energy.png", "artifact")
+    say_paths("everything lies in", {"report": out, **{name: parsed.source / name for name in names}})
     return 0
 
 
