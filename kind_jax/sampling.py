@@ -17,6 +17,7 @@ from kind_jax import model, partition
 from kind_jax.config import Config, SamplerConfig
 from kind_jax.diffusion.guidance import guide
 from kind_jax.diffusion.sampler import make_sampler, sample
+from kind_jax.errors import UserError
 from kind_jax.nn.gate import Gate
 
 BATCH = 250
@@ -85,6 +86,8 @@ def draw(
       float32, nominally in [-1, 1].
     """
     count = len(labels)
+    if count == 0:
+        raise UserError("labels are empty, but at least one image must be asked for.")
     batch = min(batch, count)
 
     def part(a: Array | np.ndarray, start: int) -> Array:

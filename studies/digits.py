@@ -150,7 +150,10 @@ def summarise(part: str, results: dict[str, list[dict[str, Any]]], real: dict[st
     for name, runs in results.items():
 
         def of(condition: str, key: str, runs: list[dict[str, Any]] = runs) -> list[float]:
-            return [run["conditions"][condition][key] for run in runs]
+            # A model without a label embedding is not measured with and without it: the figures are the same.
+            same = {"tailors_only": "complete", "no_tailors": "learngenes_only"}
+            found = [run["conditions"] for run in runs]
+            return [(c[condition] if condition in c else c[same[condition]])[key] for c in found]
 
         rows.append([
             name, str(runs[0]["steps"]), spread(of("complete", "class_accuracy")),

@@ -9,12 +9,10 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from kind_jax import sampling
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import open_bundle
-from kind_jax.evaluate.diversion import inputs
+from kind_jax.evaluate.diversion import draw
 from kind_jax.images import grid, save_png
-from kind_jax.nn.gate import learngenes_only
 
 ROWS, GAP = 5, 18
 
@@ -28,10 +26,7 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Annotated[Path, tyro.c
     real = np.stack([records["image"][records["label"] == c][row] for row in range(ROWS) for c in range(classes)])
     panels = [real]
     for condition in ("complete", "learngenes_only", "wrong_tailors"):
-        embedded, gate = inputs(bundle.config, condition, labels)
-        panels.append(
-            sampling.draw(bundle.config, bundle.collections, embedded, gate, null_gate=learngenes_only(), seed=0)
-        )
+        panels.append(draw(bundle.config, bundle.collections, condition, labels, seed=0))
     pictures = [grid(images, classes, scale=3) for images in panels]
     gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
     save_png(out, np.concatenate([part for picture in pictures for part in (picture, gap)][:-1], axis=1))

@@ -32,6 +32,12 @@ def parse_classes(text: str | None) -> tuple[int, ...] | None:
     return tuple(classes)
 
 
+def check_png(out: Path | None) -> None:
+    """Refuse a picture's path that does not end in .png, before any work is done."""
+    if out is not None and out.suffix.lower() != ".png":
+        raise UserError(f"--out is {str(out)!r}, but it must end in .png.")
+
+
 def say_paths(headline: str, paths: Mapping[str, Path]) -> None:
     """A headline and a line for each result that exists."""
     print(headline)

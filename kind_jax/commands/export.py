@@ -21,8 +21,8 @@ class Arguments:
     """Folder to write; it must not exist yet."""
     classes: str | None = None
     """Classes like 3,7 whose tailors to include; default: all."""
-    weights: Literal["ema", "raw"] = "ema"
-    """Moving average or last weights of a run."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     replace: bool = False
     """Replace an artifact that exists at --out."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import say_paths, table
+from kind_jax.commands.console import check_png, parse_classes, say_paths, table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,12 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact."""
+    classes: str | None = None
+    """Classes like 3,7 whose tailors to load; default: all that the model serves."""
     out: Path | None = None
     """PNG file of the energy plot; default: energy.png in the run, or beside the artifact."""
-    weights: Literal["ema", "raw"] = "ema"
-    """Moving average or last weights of a run."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
 
 
 def run(args: list[str]) -> int:
@@ -32,7 +34,8 @@ def run(args: list[str]) -> int:
     from kind_jax.files import atomic_write_bytes
     from kind_jax.plots import energy_bars
 
-    bundle = open_bundle(parsed.source, weights=parsed.weights)
+    check_png(parsed.out)
+    bundle = open_bundle(parsed.source, classes=parse_classes(parsed.classes), weights=parsed.weights)
     table(
         f"{parsed.source} (step {bundle.step}, {bundle.weights} weights)",
         ("collection", "parameters", "MB"),

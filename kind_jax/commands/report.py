@@ -70,18 +70,16 @@ def _loss(directory: Path) -> Section | None:
     if not lines:
         return None
     png = loss_curve([int(m["step"]) for m in lines], [float(m["loss"]) for m in lines])
-    return Picture(png=png, caption="Training loss of single batches (faint) and smoothed (bold).", heading="Training")
+    return Picture(png=png, caption="Training loss.", heading="Training")
 
 
 def _grids(bundle: Bundle, seed: int) -> list[Section]:
     """Real and generated images, and the same noise with tailors off and with a wrong class's tailors on."""
     import numpy as np
 
-    from kind_jax import sampling
     from kind_jax.data.dataset import open_dataset
     from kind_jax.evaluate import diversion
     from kind_jax.images import grid, png_bytes
-    from kind_jax.nn.gate import learngenes_only
     from kind_jax.report import Picture, Pictures
 
     config, collections = bundle.config, bundle.collections
@@ -93,8 +91,7 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
         return Picture(png=png_bytes(grid(visible, len(classes), scale=4)), caption=caption, pixelated=True)
 
     def drawn(condition: str) -> np.ndarray:
-        embedded, gate = diversion.inputs(config, condition, labels)
-        return sampling.draw(config, collections, embedded, gate, null_gate=learngenes_only(), seed=seed)
+        return diversion.draw(config, collections, condition, labels, seed=seed)
 
     data = open_dataset(config.data, "train").source
     everything = data.gather(np.arange(min(len(data), 4096)))
@@ -110,7 +107,7 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
             ),
         )
     ]
-    if config.model.factor.projections:
+    if config.model.factor.projections and config.model.num_groups > 1:
         grids.append(
             Pictures(
                 heading="Taken apart",
@@ -133,7 +130,7 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
     import numpy as np
 
     from kind_jax.data.dataset import open_dataset
-    from kind_jax.evaluate.diversion import CONDITIONS, diversion
+    from kind_jax.evaluate.diversion import conditions, diversion
     from kind_jax.evaluate.judge import train_judge
     from kind_jax.evaluate.quality import train_vs_test
     from kind_jax.report import Table
@@ -157,7 +154,12 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
     for condition, figures in found.items():
         ratio = figures["frechet"] / real["frechet"]
         rows.append(
-            (CONDITIONS[condition], f"{figures['class_accuracy']:.1%}", f"{figures['frechet']:.3f}", f"{ratio:.2f}")
+            (
+                conditions(config)[condition],
+                f"{figures['class_accuracy']:.1%}",
+                f"{figures['frechet']:.3f}",
+                f"{ratio:.2f}",
+            )
         )
     complete = found["complete"]
     summary = [
@@ -170,7 +172,7 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
             f"{complete['frechet']:.3f}, {complete['frechet'] / real['frechet']:.2f} times train vs test",
         ),
     ]
-    if bundle.config.model.factor.projections:
+    if config.model.factor.projections and "wrong_tailors" in found:
         follows = found["wrong_tailors"]["follows_tailors"]
         summary.append(("samples that follow wrong tailors", f"{follows:.1%}"))
     return summary, Table(

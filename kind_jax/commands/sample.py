@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import parse_classes, say_paths
+from kind_jax.commands.console import check_png, parse_classes, say_paths
 from kind_jax.errors import UserError
 
 
@@ -32,8 +32,8 @@ class Arguments:
     """Classifier-free guidance scale; default: as configured."""
     method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
     """Sampler; default: as configured."""
-    weights: Literal["ema", "raw"] = "ema"
-    """Moving average or last weights of a run."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
 
 
 def run(args: list[str]) -> int:
@@ -43,6 +43,7 @@ def run(args: list[str]) -> int:
         raise UserError(f"--rows is {parsed.rows}, but it must be 1 or more.")
     if not 0 <= parsed.seed < 2**32:
         raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
+    check_png(parsed.out)
     classes = parse_classes(parsed.classes)
 
     import numpy as np
@@ -57,8 +58,9 @@ def run(args: list[str]) -> int:
     columns = classes or tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0)
     labels = np.tile(np.array(columns, np.int32), parsed.rows)
     images = bundle.sample(labels, seed=parsed.seed, sampler=sampler)
-    inside = parsed.source / "samples.png" if (parsed.source / "config.json").is_file() else None
-    out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_samples.png"
+    name = "samples.png" if classes is None else f"samples_{'_'.join(map(str, classes))[:60]}.png"
+    inside = parsed.source / name if (parsed.source / "config.json").is_file() else None
+    out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_{name}"
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]
     save_png(out, grid(visible, len(columns), scale=max(1, 48 // bundle.config.model.size)))
     names = ", ".join(bundle.class_names[c] for c in columns)

@@ -24,7 +24,7 @@ class Arguments:
     workdir: Path | None = None
     """Folder of the run; default: runs/ and the name of the config file."""
     stop_after: int | None = None
-    """Stop after this step as if interrupted."""
+    """Stop after this step; the same command without it continues the run."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 

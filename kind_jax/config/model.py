@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from kind_jax.config.check import STRICT, require
@@ -50,7 +51,7 @@ class FactorConfig:
         )
         for name in ("learngenes", "tailors"):
             value = getattr(self, name)
-            require(value is None or value >= 0, f"model.factor.{name}", value, "0 or more")
+            require(value is None or value >= 1, f"model.factor.{name}", value, "1 or more")
         require(self.rank is None or self.rank >= 1, "model.factor.rank", self.rank, "1 or more")
 
 
@@ -93,7 +94,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("size", "channels", "patch", "width", "depth", "heads", "num_classes"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        require(self.mlp_ratio > 0, "model.mlp_ratio", self.mlp_ratio, "positive")
+        fits = math.isfinite(self.mlp_ratio) and round(self.width * self.mlp_ratio) >= 1
+        require(fits, "model.mlp_ratio", self.mlp_ratio, "finite and leave the MLP at least one unit")
         require(self.scan_unroll >= 0, "model.scan_unroll", self.scan_unroll, "0 (the whole stack) or more")
         require(
             self.size % self.patch == 0, "model.patch", self.patch, f"a divisor of model.size, which is {self.size}"
@@ -123,7 +125,6 @@ class ModelConfig:
         rank, n_g, n_t = self.factor.rank, self.learngenes, self.tailors
         if not self.factor.projections:
             return
-        require(n_g + n_t >= 1, "model.factor.learngenes", n_g, "1 or more where model.factor.tailors is 0")
         if rank is None:
             return
         require(n_g <= rank, "model.factor.learngenes", n_g, f"at most model.factor.rank, which is {rank}")

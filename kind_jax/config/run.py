@@ -38,6 +38,13 @@ class Config:
             self.sampler.method,
             f"{methods[0]!r} or {methods[1]!r} for the {self.diffusion.process} process",
         )
+        guided = self.sampler.guidance_channels
+        require(
+            guided is None or guided <= self.model.channels,
+            "sampler.guidance_channels",
+            guided,
+            f"at most model.channels, which is {self.model.channels}",
+        )
         require(
             not (flow and self.model.learn_sigma),
             "model.learn_sigma",

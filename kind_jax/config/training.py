@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from kind_jax.config.check import STRICT, require
@@ -30,6 +31,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
         if self.classes is not None:
             require(len(self.classes) > 0, "data.classes", self.classes, "at least one class")
             require(len(set(self.classes)) == len(self.classes), "data.classes", self.classes, "free of repetitions")
@@ -77,7 +79,8 @@ class OptimizerConfig:
     params: CollectionConfig = CollectionConfig()
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "positive")
+        finite = math.isfinite(self.learning_rate)
+        require(finite and self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "positive and finite")
         require(self.warmup >= 0, "optimizer.warmup", self.warmup, "0 or more")
         require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
@@ -143,6 +146,7 @@ class TrainConfig:
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 (off) or more")
         for name in ("null", "embedding_dropout"):
             require(0 <= getattr(self, name) <= 1, f"train.{name}", getattr(self, name), "between 0 and 1")
+        require(0 <= self.seed < 2**32, "train.seed", self.seed, f"between 0 and {2**32 - 1}")
         require(0 <= self.ema < 1, "train.ema", self.ema, "at least 0 and below 1")
         require(
             self.batch % self.accumulate == 0,

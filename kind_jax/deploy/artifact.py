@@ -93,8 +93,8 @@ def write(
     Raises:
       UserError: the folder exists and is not an artifact to be replaced, or cannot be written.
     """
-    if replace and directory.exists() and not (directory / MANIFEST).is_file():
-        raise UserError(f"{directory} exists and is not an artifact, so it is not replaced; choose another folder.")
+    if replace and directory.exists():
+        read_manifest(directory)  # refuses to delete what is not an artifact, or holds other files too
     trees = {f"{name}.safetensors": collections[name] for name in (LEARNGENES, PARAMS) if collections[name]}
     if collections[TAILORS]:
         for row, group in enumerate(groups):
@@ -138,7 +138,13 @@ def read_manifest(directory: Path) -> Manifest:
     except pydantic.ValidationError as e:
         first = e.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path} is damaged or not a manifest: {field}: {first['msg']}.") from e
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        raise UserError(f"{path} is damaged or not a manifest: {field}: {str(reason).rstrip('.')}.") from e
+    if len(manifest.class_names) != manifest.config.model.num_classes:
+        known, named = manifest.config.model.num_classes, len(manifest.class_names)
+        raise UserError(f"{path} names {named} classes, but its config has {known}.")
+    if len(set(manifest.groups)) != len(manifest.groups):
+        raise UserError(f"{path} lists a group twice in {list(manifest.groups)}.")
     for group in manifest.groups:
         if not 0 <= group < manifest.config.model.num_groups:
             raise UserError(
@@ -188,7 +194,7 @@ def _read_file(directory: Path, name: str, manifest: Manifest, wanted: dict[str,
         size = path.stat().st_size
         data = path.read_bytes() if size == info.bytes else b""
     except FileNotFoundError as e:
-        raise UserError(f"{path} is missing; {MANIFEST} lists it.") from e
+        raise UserError(f"{path} is missing; {MANIFEST} lists it (--classes takes the classes that are here).") from e
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}.") from e
     if size != info.bytes:
@@ -202,4 +208,6 @@ def _read_file(directory: Path, name: str, manifest: Manifest, wanted: dict[str,
         raise UserError(f"{path} is not a safetensors file: {e}.") from e
     tree = partition.unflatten(leaves)
     partition.check_like(tree, wanted, str(path))
+    if {name: ArrayInfo(shape=a.shape, dtype=a.dtype.name) for name, a in leaves.items()} != info.arrays:
+        raise UserError(f"{path} holds other arrays than {MANIFEST} lists.")
     return tree

@@ -61,6 +61,8 @@ class Bundle:
           UserError: a class that the model does not know, or whose tailors are not aboard.
         """
         self.gates.check(tuple(int(c) for c in np.unique(labels)))
+        if gate is not None and not bool(jnp.all((gate.index >= 0) & (gate.index < max(len(self.groups), 1)))):
+            raise UserError(f"the gate names rows beyond the {len(self.groups)} groups that are aboard.")
         rows = jnp.asarray(labels, jnp.int32)
         return sampling.draw(
             self.config,
@@ -88,7 +90,7 @@ def groups_of(config: Config, classes: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def open_bundle(
-    path: str | Path, *, classes: Sequence[int] | None = None, weights: checkpoint.Weights = "ema"
+    path: str | Path, *, classes: Sequence[int] | None = None, weights: checkpoint.Weights | None = None
 ) -> Bundle:
     """Open a run directory or an artifact; of an artifact, only the tailor files that ``classes`` need are touched.
 
@@ -97,9 +99,9 @@ def open_bundle(
     """
     path = Path(path)
     if (path / artifact.MANIFEST).is_file():
-        return _from_artifact(path, classes)
+        return _from_artifact(path, classes, weights)
     if (path / "config.json").is_file():
-        return _from_run(path, classes, weights)
+        return _from_run(path, classes, weights or "ema")
     raise UserError(f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST}).")
 
 
@@ -121,8 +123,10 @@ def export(bundle: Bundle, directory: Path, *, replace: bool = False) -> dict[st
     )
 
 
-def _from_artifact(path: Path, classes: Sequence[int] | None) -> Bundle:
+def _from_artifact(path: Path, classes: Sequence[int] | None, weights: checkpoint.Weights | None) -> Bundle:
     manifest = artifact.read_manifest(path)
+    if weights is not None and weights != manifest.weights:
+        raise UserError(f"{path} holds the {manifest.weights} weights, but the {weights} weights were asked for.")
     groups = manifest.groups if classes is None else groups_of(manifest.config, classes)
     return Bundle(
         config=manifest.config,

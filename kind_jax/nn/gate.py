@@ -1,8 +1,7 @@
 """The gate: which groups' tailors are on for a sample, and how much.
 
-One mechanism serves every use. The paper's class gate (KIND, section 1.4 of the reconstruction: W(c) = learngenes + the
-tailors of c) is k = 1 with weight 1; the null class is weight 0; mixtures, soft gates and ablations are other values of
-the same two arrays.
+One mechanism serves every use. KIND's class gate (ICML 2025: W(c) = learngenes + the tailors of c) is k = 1 with weight
+1; the null class is weight 0; mixtures, soft gates and ablations are other values of the same two arrays.
 
 Dimensions: B samples (or 1, for a gate that all samples share), k groups that are on for a sample.
 """

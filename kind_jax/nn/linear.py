@@ -49,7 +49,7 @@ class Dense(nnx.Module):
 
 
 class FactoredDense(nnx.Module):
-    """y = x W(gate) + b with W = U diag(s) V, a sum of learngenes and of the gated groups' tailors (KIND, §1.4).
+    """y = x W(gate) + b with W = U diag(s) V, a sum of learngenes and of the gated groups' tailors (KIND, 2025).
 
     The tailors of a sample's groups are gathered, so the cost does not depend on how many groups the bank holds, and
     the gradient of a group that no sample switches on is exactly zero.

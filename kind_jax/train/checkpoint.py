@@ -7,6 +7,7 @@ A step folder holds ``learngenes``, ``tailors``, ``params``, the moving average 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -65,9 +66,8 @@ class Checkpoints:
         wanted = _items(abstract)
         loaded = _load(self.directory, step, wanted)
         _read(self.directory, step, {"data": data})
-        optimizer = jax.tree.unflatten(
-            jax.tree.structure({"opt": abstract.opt, "step": abstract.step}), [*loaded["optimizer"].values()]
-        )
+        tree = {"opt": abstract.opt, "step": abstract.step}
+        optimizer = jax.tree.unflatten(jax.tree.structure(tree), [loaded["optimizer"][path] for path in _flat(tree)])
         return TrainState(
             collections={name: loaded.get(name, {}) for name in abstract.collections},
             ema={name: loaded.get(f"ema_{name}", {}) for name in abstract.ema},
@@ -81,11 +81,21 @@ class Checkpoints:
 
 
 def steps(directory: Path) -> list[int]:
-    """Steps with a whole checkpoint, in order; folders of interrupted saves do not count."""
+    """Steps with a checkpoint, in order; saves that were interrupted have temporary names and do not count.
+
+    Raises:
+      UserError: the folder of a step is not whole: going on without it could lose work unnoticed.
+    """
     if not directory.is_dir():
         return []
-    done = [p for p in directory.iterdir() if p.name.isdigit() and all((p / n).is_dir() for n in ("params", "meta"))]
-    return sorted(int(p.name) for p in done)
+    folders = [p for p in directory.iterdir() if p.name.isdigit()]
+    for folder in folders:
+        for item in ("params", "meta"):
+            if not (folder / item).is_dir():
+                raise UserError(
+                    f"{folder} is not a whole checkpoint (it lacks '{item}'); remove it to go on without it."
+                )
+    return sorted(int(p.name) for p in folders)
 
 
 def latest(directory: Path) -> int:
@@ -145,10 +155,15 @@ def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 
 def _read_metadata(where: Path) -> dict[str, Any]:
+    logger = logging.getLogger("absl")
+    level = logger.level
     try:
+        logger.setLevel(logging.ERROR)  # it warns that the input's position has no shapes
         return ocp.checkpointables_metadata(str(where.absolute())).metadata
     except Exception as e:  # Orbax raises whatever its storage layers raise
         raise UserError(f"{where} is not a readable checkpoint: {_first_line(e)}.") from e
+    finally:
+        logger.setLevel(level)
 
 
 def _read(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:

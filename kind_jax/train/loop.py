@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ from kind_jax.train.checkpoint import steps as checkpoint_steps
 from kind_jax.train.lock import run_lock
 from kind_jax.train.metrics import make_writer
 from kind_jax.train.progress import Progress
-from kind_jax.train.run import claim
+from kind_jax.train.run import check, save_config
 from kind_jax.train.state import TrainState
-from kind_jax.train.step import make_step
+from kind_jax.train.step import Metrics, make_step
 
 GRID_ROWS, GRID_COLUMNS = 6, 10
 
@@ -56,13 +57,17 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
     Raises:
       UserError: the folder, the data set, the mesh or a setting does not fit.
     """
+    if stop_after is not None and stop_after < 1:
+        raise UserError(f"--stop-after is {stop_after}, but it must be 1 or more.")
     begin = time.monotonic()
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     dataset = open_dataset(config.data, "train")
     _check_fits(config, dataset)
 
+    check(directory, config)  # before anything is written, the lock included
     with run_lock(directory), _signals() as interrupted:
+        check(directory, config)  # another process may have made it its own meanwhile
         # 1. Input: the same global batches on any number of hosts.
         data = pipeline.batches(
             dataset, batch=config.train.batch, seed=config.data.seed, shard=jax.process_index(),
@@ -70,7 +75,6 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
         )  # fmt: skip
         fingerprint = pipeline.fingerprint(dataset, batch=config.train.batch, seed=config.data.seed)
         meta = {"fingerprint": fingerprint, "class_names": list(dataset.class_names)}
-        claim(directory, config)
 
         # 2. State: from the newest checkpoint, or fresh.
         shardings = sharding.shard_like(states.abstract(config), mesh)
@@ -81,6 +85,11 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
             weights = jax.device_put(model.init(config.model, config.train.seed), shardings.collections)
             state = jax.jit(functools.partial(states.start, config), out_shardings=shardings)(weights)
         start = done = int(state.step)
+        if start > config.train.steps:
+            raise UserError(
+                f"train.steps is {config.train.steps}, but {directory} has trained for {start} steps already."
+            )
+        save_config(directory, config)
         end = min(config.train.steps, config.train.steps if stop_after is None else stop_after)
 
         # 3. Steps. Metrics are read one logging interval late, so that the host never waits for the device.
@@ -104,7 +113,7 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
         with progress:
             if start:
                 progress.log(f"resuming {directory} at step {start}")
-            saved = start
+            saved, metrics = start, {}
             while done < end and not interrupted:
                 batch = jax.make_array_from_process_local_data(placement, next(data))
                 state, metrics = step(state, batch)
@@ -113,12 +122,14 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
                     report()
                     pending = (done, metrics)
                 if _due(config.train.checkpoint_every, done):
+                    _check_finite(done, metrics)
                     checkpoints.save(state, data, meta)
                     saved = done
-                if _due(config.train.sample_every, done) or done == config.train.steps:
+                if _due(config.train.sample_every, done) or (config.train.sample_every and done == config.train.steps):
                     save_samples(config, state, directory / "samples" / f"step_{done:07d}.png")
             report()
             if saved != done:
+                _check_finite(done, metrics)
                 checkpoints.save(state, data, meta)
             checkpoints.close()
             writer.close()
@@ -169,6 +180,16 @@ def _resume(
         shardings,
     )
     return checkpoints.restore(step, placed, data)
+
+
+def _check_finite(step: int, metrics: Metrics) -> None:
+    """Never let a diverged model push good checkpoints out."""
+    loss = float(metrics["loss"])
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} at step {step}, so nothing was saved since the last checkpoint; "
+            "lower optimizer.learning_rate or set optimizer.clip."
+        )
 
 
 def _due(every: int, step: int) -> bool:

@@ -18,8 +18,8 @@ _FREE = (
 )  # fmt: skip
 
 
-def claim(directory: Path, config: Config) -> None:
-    """Make ``directory`` the home of this run, or continue the run that lives there.
+def check(directory: Path, config: Config) -> None:
+    """Refuse a folder that is not free for this run and not its own; changes nothing.
 
     Raises:
       UserError: the folder holds something else, or a run with another config; every setting that differs is named.
@@ -34,7 +34,11 @@ def claim(directory: Path, config: Config) -> None:
             )
     elif directory.exists() and (not directory.is_dir() or any(p.name != ".lock" for p in directory.iterdir())):
         raise UserError(f"--workdir is {str(directory)!r}, which is not a run and not empty; choose another folder.")
-    atomic_write_text(saved, configs.to_json(config))
+
+
+def save_config(directory: Path, config: Config) -> None:
+    """Write config.json, the sign that the folder is a run's."""
+    atomic_write_text(directory / "config.json", configs.to_json(config))
 
 
 def load_config(directory: Path) -> Config:

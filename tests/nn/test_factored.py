@@ -160,7 +160,7 @@ def test_the_bank_may_be_larger_than_the_batch():
 def test_separate_projections_equal_the_fused_one():
     fused = dataclasses.replace(SMALL, factor=FactorConfig(projections=()))
     weights = randomised(fused)
-    split = dataclasses.replace(fused, factor=FactorConfig(projections=("q", "k", "v"), learngenes=16, tailors=0))
+    split = dataclasses.replace(fused, factor=FactorConfig(projections=("q", "k", "v"), learngenes=16, tailors=1))
     params = weights["params"]
     qkv = params["blocks"]["attention"]["qkv"]
     attention = {"o": params["blocks"]["attention"]["o"]}
