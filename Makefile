@@ -23,7 +23,7 @@ test: $(STAMP)  ## the tests, on CPU
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

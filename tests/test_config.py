@@ -4,7 +4,19 @@ import jax
 import pytest
 
 from kind_jax import model
-from kind_jax.config import Config, DataConfig, FactorConfig, ModelConfig, dit, from_json, load_file, to_json
+from kind_jax.config import (
+    Config,
+    DataConfig,
+    FactorConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplerConfig,
+    TrainConfig,
+    dit,
+    from_json,
+    load_file,
+    to_json,
+)
 from kind_jax.errors import UserError
 
 
@@ -46,11 +58,28 @@ def test_a_changed_file_is_refused(old, new, message):
         ({"size": 30, "patch": 4}, "model.patch is 4"),
         ({"groups": (0, 1), "num_classes": 3}, "one group for each of the 3 classes"),
         ({"groups": (0, 2, 2), "num_classes": 3}, "without gaps"),
+        ({"mlp_ratio": float("inf")}, "model.mlp_ratio is inf"),
+        ({"mlp_ratio": 0.0001}, "at least one unit"),
     ],
 )
 def test_impossible_models(settings, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FactorConfig(tailors=0), "model.factor.tailors is 0, but it must be 1 or more"),
+        (lambda: TrainConfig(seed=-1), "train.seed is -1"),
+        (lambda: DataConfig(seed=2**32), "data.seed is 4294967296"),
+        (lambda: OptimizerConfig(learning_rate=float("inf")), "optimizer.learning_rate is inf"),
+        (lambda: Config(sampler=SamplerConfig(guidance_channels=5)), "at most model.channels, which is 4"),
+    ],
+)
+def test_impossible_settings(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 def test_components_and_ranks():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -19,6 +20,7 @@ from kind_jax.config import FactorConfig
 from kind_jax.deploy import anatomy
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.errors import UserError
+from kind_jax.nn.gate import one_group
 
 CONFIG = tiny.change(tiny.CONFIG, model={"num_classes": 5, "groups": (0, 0, 1, 1, 2)})
 
@@ -157,6 +159,12 @@ DAMAGE = {
         lambda d: edit(d, lambda m: m["config"]["model"].update(depth=3)),
         r"has shape \(2,.*but this model needs \(3,",
     ),
+    "too few names": (lambda d: edit(d, lambda m: m["class_names"].pop()), "names 4 classes, but its config has 5"),
+    "a group twice": (lambda d: edit(d, lambda m: m["groups"].append(1)), "lists a group twice"),
+    "other arrays listed": (
+        lambda d: edit(d, lambda m: m["files"]["params.safetensors"]["arrays"].popitem()),
+        "params.safetensors holds other arrays than kind.json lists",
+    ),
     "impossible config": (
         lambda d: edit(d, lambda m: m["config"]["model"].update(heads=5)),
         "kind.json is damaged.*model.heads is 5",
@@ -180,8 +188,20 @@ def test_existing_folders_are_not_overwritten(whole, tmp_path):
             export(bundle_of(CONFIG), tmp_path / "mine", replace=replace)
     assert (tmp_path / "mine" / "notes").read_text() == "precious"
     target = Path(shutil.copytree(whole, tmp_path / "old"))
+    (target / "notes").write_text("precious")
+    with pytest.raises(UserError, match="holds 'notes'"):
+        export(bundle_of(CONFIG, seed=1), target, replace=True)
+    (target / "notes").unlink()
     export(dataclasses.replace(bundle_of(CONFIG, seed=1), step=8), target, replace=True)
     assert open_bundle(target).step == 8
+
+
+def test_what_is_not_aboard_is_refused(whole):
+    part = open_bundle(whole, classes=(2,))
+    with pytest.raises(UserError, match="rows beyond the 1 groups that are aboard"):
+        part.sample(np.array([2], np.int32), seed=0, gate=one_group(jnp.array([1])))
+    with pytest.raises(UserError, match="holds the ema weights, but the raw weights were asked for"):
+        open_bundle(whole, weights="raw")
 
 
 def test_neither_run_nor_artifact(tmp_path):

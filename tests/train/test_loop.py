@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -110,6 +111,32 @@ def test_a_damaged_checkpoint_is_one_sentence(whole_run, tmp_path):
         open_bundle(copy)
 
 
+def test_an_empty_step_folder_is_refused_before_anything_is_written(whole_run, tmp_path):
+    """Skipping it silently would start over, or let it push a good checkpoint out."""
+    copy = Path(shutil.copytree(whole_run, tmp_path / "run"))
+    (copy / "checkpoints" / "9999").mkdir()
+    for use in (lambda: train(tiny.change(CONFIG, train={"steps": 50}), copy), lambda: open_bundle(copy)):
+        with pytest.raises(UserError, match=r"checkpoints/9999 is not a whole checkpoint \(it lacks 'params'\)"):
+            use()
+    assert load_config(copy) == CONFIG
+    assert {p.name for p in (copy / "checkpoints").iterdir()} == {"40", "9999"}
+
+
+def test_a_diverged_model_is_not_saved(tmp_path):
+    wild = tiny.change(
+        CONFIG, optimizer={"learning_rate": 1e30}, train={"steps": 8, "checkpoint_every": 4, "sample_every": 0}
+    )
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 4, so nothing was saved"):
+        train(wild, tmp_path / "wild")
+    assert checkpoint.steps(tmp_path / "wild" / "checkpoints") == []
+
+
+def test_fewer_steps_than_done_are_refused(whole_run):
+    with pytest.raises(UserError, match=r"train.steps is 10, but .* has trained for 40 steps already"):
+        train(tiny.change(CONFIG, train={"steps": 10}), whole_run)
+    assert load_config(whole_run) == CONFIG
+
+
 def test_another_config_is_refused_naming_every_difference(whole_run):
     before = {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.name != ".lock"}
     other = tiny.change(CONFIG, train={"batch": 16, "log_every": 5}, model={"factor": {"tailors": 3}})
@@ -138,7 +165,7 @@ def test_folders_of_others_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="is not a run and not empty"):
         train(CONFIG, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} <= {"thesis.tex", ".lock"}
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex"}
     (tmp_path / "config.json").write_text(to_json(CONFIG).replace('"depth": 2', '"depth": "two"'))
     with pytest.raises(UserError, match=r"config.json: model.depth: .*found 'two'"):
         train(CONFIG, tmp_path)
