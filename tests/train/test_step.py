@@ -104,11 +104,12 @@ def test_lazy_tailors_of_absent_classes_do_not_move():
 
 
 def test_lazy_adam_is_adam_where_every_group_is_present():
-    config = tiny.change(tiny.CONFIG, train={"null": 0.0, "batch": 20})
+    # A large eps keeps Adam from turning rounding noise of vanishing gradients into full steps.
+    config = tiny.change(tiny.CONFIG, train={"null": 0.0, "batch": 20}, optimizer={"eps": 1e-3})
     everyone = {"image": np.tile(BATCH["image"], (3, 1, 1, 1))[:20], "label": np.arange(20, dtype=np.int32) % 10}
     lazy = tiny.change(config, optimizer={"lazy_tailors": True})
     chex.assert_trees_all_close(
-        run(lazy, 3, everyone)[0].collections, run(config, 3, everyone)[0].collections, rtol=1e-4, atol=1e-6
+        run(lazy, 3, everyone)[0].collections, run(config, 3, everyone)[0].collections, rtol=1e-4, atol=1e-5
     )
 
 
