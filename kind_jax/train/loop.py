@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
     Args:
       config: the run's settings.
       directory: the run's folder: config.json, metrics.jsonl, checkpoints/ and samples/.
-      stop_after: stop after this step as if interrupted; the run can be continued.
+      stop_after: stop after this step; the run can be continued.
 
     Raises:
       UserError: the folder, the data set, the mesh or a setting does not fit.
@@ -76,7 +76,9 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
         fingerprint = pipeline.fingerprint(dataset, batch=config.train.batch, seed=config.data.seed)
         meta = {"fingerprint": fingerprint, "class_names": list(dataset.class_names)}
 
-        # 2. State: from the newest checkpoint, or fresh.
+        # 2. State: from the newest checkpoint, or fresh. A fresh folder says at once whose it is, should we be killed.
+        if not (directory / "config.json").is_file():
+            save_config(directory, config)
         shardings = sharding.shard_like(states.abstract(config), mesh)
         checkpoints = Checkpoints(directory / "checkpoints", config.train.keep)
         if checkpoint_steps(checkpoints.directory):
@@ -113,26 +115,28 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
         with progress:
             if start:
                 progress.log(f"resuming {directory} at step {start}")
-            saved, metrics = start, {}
-            while done < end and not interrupted:
-                batch = jax.make_array_from_process_local_data(placement, next(data))
-                state, metrics = step(state, batch)
-                done += 1
-                if done % config.train.log_every == 0 or done == end:
-                    report()
-                    pending = (done, metrics)
-                if _due(config.train.checkpoint_every, done):
+            # Whatever ends the loop, saves under way are finished first.
+            with closing(checkpoints), closing(writer):
+                saved, metrics = start, {}
+                while done < end and not interrupted:
+                    batch = jax.make_array_from_process_local_data(placement, next(data))
+                    state, metrics = step(state, batch)
+                    done += 1
+                    if done % config.train.log_every == 0 or done == end:
+                        report()
+                        pending = (done, metrics)
+                    if _due(config.train.checkpoint_every, done):
+                        _check_finite(done, metrics)
+                        checkpoints.save(state, data, meta)
+                        saved = done
+                    if _due(config.train.sample_every, done) or (
+                        config.train.sample_every and done == config.train.steps
+                    ):
+                        save_samples(config, state, directory / "samples" / f"step_{done:07d}.png")
+                report()
+                if saved != done:
                     _check_finite(done, metrics)
                     checkpoints.save(state, data, meta)
-                    saved = done
-                if _due(config.train.sample_every, done) or (config.train.sample_every and done == config.train.steps):
-                    save_samples(config, state, directory / "samples" / f"step_{done:07d}.png")
-            report()
-            if saved != done:
-                _check_finite(done, metrics)
-                checkpoints.save(state, data, meta)
-            checkpoints.close()
-            writer.close()
             if interrupted:
                 progress.log(f"interrupted: saved step {done}; the same command continues from there")
     return Summary(directory=directory, step=done, seconds=time.monotonic() - begin, interrupted=bool(interrupted))
