@@ -54,8 +54,11 @@ def test_terminal_gets_a_bar_and_messages_above_it(monkeypatch):
             clock.now = 9.0
             progress.update(91, float("nan"))
             progress.log("saved [checkpoint]")
+        terminal.write("END")
         terminal.flush()
-        text = os.read(parent, 1 << 16).decode()
+        text = ""
+        while not text.endswith("END"):  # a terminal hands over what it holds, in pieces
+            text += os.read(parent, 1 << 16).decode()
     os.close(parent)
     assert "91/100" in text
     assert "loss nan  10.0 steps/s  80 images/s  ETA 0:01" in text
