@@ -14,7 +14,10 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-      source: ``digits`` is scikit-learn's handwritten digits, prepared as a TFDS data set on first use.
+      source: grey images of 8x8 pixels made from files inside installed packages, without a download, and prepared as
+        a TFDS data set on first use: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
+        Cyrillic capitals rendered from matplotlib's fonts (ten classes; strokes of other shapes); ``textures``, crops
+        of photographs, a brain scan and a map of heights (eight classes; no strokes at all).
       path: folder that holds prepared data sets; None is ``data`` under the user's cache folder.
       classes: labels of the data set that are used, renumbered 0, 1, 2, ... in this order; None is all of them.
       seed: seed of the shuffle.
@@ -23,7 +26,7 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    source: Literal["digits"] = "digits"
+    source: Literal["digits", "glyphs", "textures"] = "digits"
     path: str | None = None
     classes: tuple[int, ...] | None = None
     seed: int = 0
@@ -39,15 +42,25 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CollectionConfig:
-    """How one collection is trained: learning rate relative to the global one, weight decay, or not at all."""
+    """How one collection is trained.
+
+    Attributes:
+      learning_rate: relative to the global one.
+      weight_decay: AdamW's.
+      freeze: whether it stays as it is: not differentiated, no moments, bit-identical afterwards.
+      thaw: parts of a frozen collection that are trained all the same, as beginnings of paths like ``label_embed`` or
+        ``blocks/adaln``.
+    """
 
     __pydantic_config__ = STRICT
 
     learning_rate: float = 1.0
     weight_decay: float = 0.0
     freeze: bool = False
+    thaw: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require(self.freeze or not self.thaw, "optimizer.*.thaw", self.thaw, "empty where freeze is False")
         require(self.learning_rate >= 0, "optimizer.*.learning_rate", self.learning_rate, "0 or more")
         require(self.weight_decay >= 0, "optimizer.*.weight_decay", self.weight_decay, "0 or more")
 
@@ -77,6 +90,7 @@ class OptimizerConfig:
     learngenes: CollectionConfig = CollectionConfig()
     tailors: CollectionConfig = CollectionConfig()
     params: CollectionConfig = CollectionConfig()
+    adapters: CollectionConfig = CollectionConfig()
 
     def __post_init__(self) -> None:
         finite = math.isfinite(self.learning_rate)
@@ -86,8 +100,6 @@ class OptimizerConfig:
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
         require(self.eps > 0, "optimizer.eps", self.eps, "positive")
         require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "positive")
-        frozen = (self.learngenes.freeze, self.tailors.freeze, self.params.freeze)
-        require(not all(frozen), "optimizer.*.freeze", frozen, "False for at least one collection")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
 from kind_jax.config import DataConfig
-from kind_jax.data.prepared import damaged, data_root, open_prepared, prepare_digits, refuse_damage
+from kind_jax.data.prepared import damaged, data_root, open_prepared, prepare, refuse_damage
 from kind_jax.errors import UserError
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
@@ -121,10 +121,10 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
     by record. Selecting classes in a larger one reads every label once.
 
     Raises:
-      UserError: ``data.path`` is unusable, ``data.classes`` names an unknown class, or the prepared data set is
-        damaged.
+      UserError: ``data.path`` is unusable, ``data.classes`` names an unknown class, the prepared data set is damaged,
+        or an installed package lacks a file that the data set is made from.
     """
-    folder = prepare_digits(data_root(config.path))
+    folder = prepare(config.source, data_root(config.path))
     prepared = open_prepared(folder, split)
     names = prepared.class_names
     classes = tuple(range(len(names))) if config.classes is None else config.classes

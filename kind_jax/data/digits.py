@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from kind_jax.data.packaged import features
+
 _TEST_PER_CLASS = 50
 _SPLIT_SEED = 0
 
@@ -33,16 +35,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Tensor and not Image: TFDS encodes arrays given to Image with TensorFlow.
         return tfds.core.DatasetInfo(
             builder=self,
             description="Handwritten digits, 8x8 pixels, as shipped inside scikit-learn.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
-                }
-            ),
+            features=features([str(digit) for digit in range(10)]),
             homepage="https://archive.ics.uci.edu/dataset/80",
         )
 

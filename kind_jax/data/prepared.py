@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kind_jax.data.sources import builder_of
 from kind_jax.errors import UserError
 
 
@@ -52,32 +53,33 @@ def refuse_damage(folder: Path) -> Iterator[None]:
         raise damaged(folder, str(e) or type(e).__name__) from e
 
 
-def prepare_digits(root: Path) -> Path:
-    """The folder below ``root`` that holds the digits, built on first use.
+def prepare(source: str, root: Path) -> Path:
+    """The folder below ``root`` that holds the data set ``source``, built on first use.
 
     The data set is built in a scratch folder and appears under its name by one rename. A crash therefore leaves no
     half-built data set (only a hidden ``.preparing-*`` folder), and of several processes that build at once the first
     wins and the others use its result; no lock is needed, which network file systems may lack.
 
     Raises:
-      UserError: the folder cannot be created or written.
+      UserError: there is no such data set, the folder cannot be created or written, or an installed package lacks a
+        file that the data set is made from.
     """
-    from kind_jax.data.digits import Digits
-
-    folder = root / "digits" / str(Digits.VERSION)
+    builder_class = builder_of(source)
+    folder = root / source / str(builder_class.VERSION)
     if folder.exists():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch, _quiet():
-            builder = Digits(data_dir=scratch, file_format="array_record")
+            builder = builder_class(data_dir=scratch, file_format="array_record")
             builder.download_and_prepare()
             # mkdtemp's scratch folder is private to its owner, but what moves out of it obeys the umask.
             os.rename(builder.data_dir, folder)
     except OSError as e:
         if not folder.exists():  # it exists when another process was faster
             raise UserError(
-                f"The digits cannot be prepared in {str(root)!r} ({e}): point data.path to a writable folder."
+                f"The data set {source!r} cannot be prepared in {str(root)!r} ({e}): point data.path to a writable "
+                "folder."
             ) from e
     return folder
 

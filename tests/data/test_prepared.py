@@ -85,7 +85,7 @@ def test_a_failed_preparation_leaves_nothing_that_looks_prepared(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", fail)
         with pytest.raises(UserError, match=r"No space left on device.*point data.path to a writable folder"):
-            prepared.prepare_digits(tmp_path)
+            prepared.prepare("digits", tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["digits"]
     open_dataset(DataConfig(path=str(tmp_path)), "test")
 

@@ -1,0 +1,38 @@
+"""What the data sets share that are made from files inside installed packages: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from kind_jax.errors import UserError
+
+SIDE = 8  # pixels: a model of one of these data sets fits the others
+
+
+def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
+    """Features of a record: ``image`` uint8 [8, 8, 1] and ``label``, the number of its class."""
+    # Tensor and not Image: TFDS encodes arrays given to Image with TensorFlow.
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8),
+            "label": tfds.features.ClassLabel(names=list(class_names)),
+        }
+    )
+
+
+def matplotlib_file(name: str) -> Path:
+    """Path of a file that matplotlib packages, ``name`` below its data folder.
+
+    Raises:
+      UserError: this installation lacks it; some distributions remove the fonts or the sample data.
+    """
+    import matplotlib  # only needed once a machine
+
+    path = Path(matplotlib.get_data_path(), name)
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is missing, but matplotlib must be installed whole, as pip installs it.")
+    return path
