@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kind_jax.config import Config, FactorConfig, ModelConfig, dit, load_file
     from kind_jax.deploy.bundle import Bundle, export, open_bundle
+    from kind_jax.deploy.compose import compose
+    from kind_jax.deploy.groups import drop, grow, grow_fresh
     from kind_jax.errors import UserError
     from kind_jax.model import apply, class_gate, init
     from kind_jax.nn.gate import Gate, all_groups, learngenes_only, mixture, one_group
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "dit", "load_file"),
     "kind_jax.deploy.bundle": ("Bundle", "export", "open_bundle"),
+    "kind_jax.deploy.compose": ("compose",),
+    "kind_jax.deploy.groups": ("drop", "grow", "grow_fresh"),
     "kind_jax.errors": ("UserError",),
     "kind_jax.model": ("apply", "class_gate", "init"),
     "kind_jax.nn.gate": ("Gate", "all_groups", "learngenes_only", "mixture", "one_group"),
@@ -35,10 +39,14 @@ __all__ = [
     "all_groups",
     "apply",
     "class_gate",
+    "compose",
     "concatenate",
     "dit",
+    "drop",
     "export",
     "fit",
+    "grow",
+    "grow_fresh",
     "init",
     "join",
     "learngenes_only",

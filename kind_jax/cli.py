@@ -12,9 +12,14 @@ from kind_jax.errors import UserError
 
 VERBS = {
     "train": "train a model, or continue a run",
+    "transfer": "move a model to new classes or a new domain: frozen learngenes, fresh tailors",
     "sample": "draw images from a run or an artifact",
     "inspect": "show sizes, components and their energy",
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group",
+    "compose": "choose classes and a budget, and write the model that serves them",
+    "grow": "add classes to a model whose learngenes stay as they are",
+    "shrink": "remove classes from a model",
+    "evaluate": "measure samples: FID with Inception weights, or an offline judge",
     "report": "write a report of a run as one HTML file",
 }
 
@@ -24,7 +29,7 @@ _USAGE = "\n".join(
         "",
         "Decomposable diffusion transformers: train once, take apart, ship only the parts.",
         "",
-        *(f"  {verb:<8}  {what}" for verb, what in VERBS.items()),
+        *(f"  {verb:<9} {what}" for verb, what in VERBS.items()),
         "",
         "`kind-jax VERB --help` explains a verb; exit code 2 means that an argument, file or setting is wrong.",
     ]

@@ -18,6 +18,7 @@ from kind_jax.errors import UserError
 from kind_jax.nn.variables import Learngene, Tailor
 
 LEARNGENES, TAILORS, PARAMS = COLLECTIONS = ("learngenes", "tailors", "params")
+ADAPTERS = "adapters"  # a fourth one, of models that are being adapted: see kind_jax.adapters
 
 Collections = dict[str, Any]
 """{'learngenes': tree, 'tailors': tree, 'params': tree}; trees are nested dicts of arrays."""
@@ -43,6 +44,11 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of :func:`flatten`."""
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def overlay(base: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``part``, which may lack most of them, in their places."""
+    return {name: {} for name in base} | unflatten({**flatten(base), **flatten(part)})
 
 
 def groups_in(tailors: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 _INK, _MUTED, _LINE, _PAPER = "#1f2430", "#6b7280", "#e5e7eb", "#ffffff"
 _COLOURS = ("#4263eb", "#f59f00", "#12a37c", "#d6336c", "#7950f2", "#868e96")
@@ -146,4 +146,66 @@ def energy_bars(layers: Mapping[str, Mapping[str, float]]) -> bytes:
     figure.legend(
         handles, labels, loc="outside upper right", ncols=len(parts), frameon=False, labelcolor=_INK, fontsize=9
     )
+    return _png(figure)
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
+    x_label: str,
+    y_label: str,
+    *,
+    level: float | None = None,
+) -> bytes:
+    """Mean and range over repetitions against x, both axes logarithmic; the first line is drawn thickest.
+
+    Args:
+      lines: name of each line, and for each x the values of all repetitions.
+      level: a y to mark by a dashed line, like what real data get.
+    """
+    figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes)
+    for i, (name, points) in enumerate(lines.items()):
+        x = [at for at, _ in points]
+        values = [np.asarray(v, np.float64) for _, v in points]
+        style = ("-", "--", ":")[i // len(_COLOURS) % 3]
+        colour = _COLOURS[i % len(_COLOURS)]
+        axes.plot(x, [v.mean() for v in values], style, marker="o", markersize=4, color=colour, label=name,
+                  linewidth=1.4 if i else 2.8, zorder=3 if i else 4)  # fmt: skip
+        axes.fill_between(
+            x, [v.min() for v in values], [v.max() for v in values], color=colour, alpha=0.12, linewidth=0
+        )
+    if level is not None:
+        axes.axhline(level, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 4)))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ticks = sorted({at for points in lines.values() for at, _ in points})
+    if len(ticks) <= 10:
+        axes.set_xticks(ticks, [EngFormatter(sep="", places=None)(t) for t in ticks])
+        axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _png(figure)
+
+
+def matrix(panels: Mapping[str, np.ndarray], x_label: str, y_label: str) -> bytes:
+    """Square matrices of fractions side by side, on one scale from 0 to 1."""
+    figure = Figure(figsize=(4.2 * len(panels) + 0.8, 4.2), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    image = None
+    for axes, (name, values) in zip(grid, panels.items(), strict=True):
+        image = axes.imshow(values, vmin=0.0, vmax=1.0, cmap="Blues")
+        axes.set_title(name, fontsize=10, color=_INK, loc="left")
+        axes.set_xlabel(x_label, color=_MUTED)
+        axes.set_xticks(range(values.shape[1]))
+        axes.set_yticks(range(values.shape[0]))
+        axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    grid[0].set_ylabel(y_label, color=_MUTED)
+    if image is not None:
+        figure.colorbar(image, ax=list(grid), shrink=0.8).outline.set_visible(False)  # pyright: ignore
     return _png(figure)

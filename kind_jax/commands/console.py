@@ -32,6 +32,16 @@ def parse_classes(text: str | None) -> tuple[int, ...] | None:
     return tuple(classes)
 
 
+def option(args: list[str], name: str) -> str | None:
+    """The value of an option that must be known before the others can be parsed."""
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{name}="):
+            return arg.removeprefix(f"{name}=")
+    return None
+
+
 def check_png(out: Path | None) -> None:
     """Refuse a picture's path that does not end in .png, before any work is done."""
     if out is not None and out.suffix.lower() != ".png":

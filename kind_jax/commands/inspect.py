@@ -29,7 +29,7 @@ def run(args: list[str]) -> int:
     """Parse ``args``, print the tables and write the plot; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax inspect")
 
-    from kind_jax.deploy import anatomy
+    from kind_jax.deploy import anatomy, cost
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.files import atomic_write_bytes
     from kind_jax.plots import energy_bars
@@ -44,6 +44,8 @@ def run(args: list[str]) -> int:
             for s in anatomy.sizes(bundle.collections, len(bundle.groups))
         ],
     )
+    spent = cost.total(bundle.config.model, len(bundle.groups))
+    print(f"one evaluation on one image: {spent.flops / 1e6:,.2f} MFLOPs (2 x multiply-adds, one group on)")
     layers = anatomy.layers(bundle.collections)
     if not layers:
         print("every projection is dense: there are no components")

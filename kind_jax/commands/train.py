@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from kind_jax.commands.console import say_paths
+from kind_jax.commands.console import option, say_paths
 from kind_jax.config import Config, load_file
 from kind_jax.errors import UserError
 
@@ -28,18 +28,9 @@ class Arguments:
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
-def _config_path(args: list[str]) -> Path | None:
-    for i, arg in enumerate(args):
-        if arg == "--config" and i + 1 < len(args):
-            return Path(args[i + 1])
-        if arg.startswith("--config="):
-            return Path(arg.removeprefix("--config="))
-    return None
-
-
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
-    path = _config_path(args)  # the file's settings are the defaults of all other flags, so it is read first
+    path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
     base = load_file(path) if path else Config()
     parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
     if parsed.config is None:

@@ -5,9 +5,10 @@ config as JSON and reads it back through :func:`from_json`, which refuses unknow
 """
 
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import FactorConfig, ModelConfig, Projection, dit
+from kind_jax.config.model import FactorConfig, Form, ModelConfig, Projection, dit
 from kind_jax.config.run import Config, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
+from kind_jax.config.transfer import TransferConfig
 
 __all__ = [
     "CollectionConfig",
@@ -15,12 +16,14 @@ __all__ = [
     "DataConfig",
     "DiffusionConfig",
     "FactorConfig",
+    "Form",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Projection",
     "SamplerConfig",
     "TrainConfig",
+    "TransferConfig",
     "dit",
     "from_json",
     "load_file",

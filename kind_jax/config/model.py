@@ -13,6 +13,24 @@ Projection = Literal["qkv", "q", "k", "v", "o", "mlp_in", "mlp_out", "adaln"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Form:
+    """How one weight is held.
+
+    Attributes:
+      shared: components of the part that is always on; None for a dense kernel.
+      tailors: components of each group; 0 for none.
+    """
+
+    shared: int | None
+    tailors: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether the weight is an ordinary dense one."""
+        return self.shared is None and not self.tailors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FactorConfig:
     """Which weights are factored W = U diag(s) V, and how their components are dealt out.
 
@@ -25,6 +43,9 @@ class FactorConfig:
       energy: what is done about learngenes starting with most of the initial energy, since singular values come
         sorted: ``none`` keeps the plain SVD, ``rescale`` gives the active part the energy of the dense weight,
         ``shuffle`` deals the components in random order, ``shuffle_rescale`` does both.
+      ranks: the form of every projection of every block of a composed model, as (``block/projection``, components of
+        the part that is always on or -1 for a dense kernel, components of each group or 0), like ("3/qkv", 20, 4).
+        Where it is set, ``projections``, ``learngenes``, ``tailors`` and ``rank`` say nothing.
     """
 
     __pydantic_config__ = STRICT
@@ -34,6 +55,7 @@ class FactorConfig:
     tailors: int | None = None
     rank: int | None = None
     energy: Literal["none", "rescale", "shuffle", "shuffle_rescale"] = "rescale"
+    ranks: tuple[tuple[str, int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         separate = {"q", "k", "v"} & set(self.projections)
@@ -53,6 +75,15 @@ class FactorConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, f"model.factor.{name}", value, "1 or more")
         require(self.rank is None or self.rank >= 1, "model.factor.rank", self.rank, "1 or more")
+        for entry in self.ranks or ():
+            possible = entry[1] >= -1 and entry[2] >= 0
+            require(possible, "model.factor.ranks", entry, "a name, -1 (a dense kernel) or more, and 0 or more tailors")
+
+    @property
+    def separate(self) -> bool:
+        """Whether the attention input is three projections q, k and v instead of the fused qkv."""
+        names = self.projections if self.ranks is None else [name.rpartition("/")[2] for name, _, _ in self.ranks]
+        return not {"q", "k", "v"}.isdisjoint(names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +154,9 @@ class ModelConfig:
 
     def _check_components(self) -> None:
         rank, n_g, n_t = self.factor.rank, self.learngenes, self.tailors
+        if self.factor.ranks is not None:
+            self._check_ranks(self.factor.ranks)
+            return
         if not self.factor.projections:
             return
         if rank is None:
@@ -136,6 +170,42 @@ class ModelConfig:
             f"such that {n_g} learngenes and {self.num_groups} groups of tailors fit model.factor.rank = {rank}: "
             f"they need {need}, so at most {(rank - n_g) // self.num_groups} tailors a group fit",
         )
+
+    def _check_ranks(self, ranks: tuple[tuple[str, int, int], ...]) -> None:
+        names = [name for name, _, _ in ranks]
+        wanted = {f"{block}/{name}" for block in range(self.depth) for name in self.projection_sizes}
+        for name in sorted(wanted - set(names)):
+            raise UserError(f"model.factor.ranks lacks '{name}', but it must name every projection of every block.")
+        for name in names:
+            if name not in wanted:
+                raise UserError(f"model.factor.ranks names '{name}', but this model has no such projection.")
+        require(len(set(names)) == len(names), "model.factor.ranks", names, "free of repetitions")
+
+    @property
+    def projection_sizes(self) -> dict[str, tuple[int, int]]:
+        """(d_in, d_out) of every projection of a block, the attention input fused or separate as ``factor`` asks."""
+        width, hidden = self.width, round(self.width * self.mlp_ratio)
+        inputs = dict.fromkeys(("q", "k", "v"), (width, width)) if self.factor.separate else {"qkv": (width, 3 * width)}
+        return inputs | {
+            "o": (width, width),
+            "mlp_in": (width, hidden),
+            "mlp_out": (hidden, width),
+            "adaln": (width, 6 * width),
+        }
+
+    @property
+    def forms(self) -> dict[str, Form]:
+        """The form of every projection of every block by its name, like ``3/qkv``, blocks in order."""
+        ranks = self.factor.ranks
+        if ranks is not None:
+            given = {name: Form(shared=None if n < 0 else n, tailors=m) for name, n, m in ranks}
+            return {f"{i}/{name}": given[f"{i}/{name}"] for i in range(self.depth) for name in self.projection_sizes}
+        factored, dense = Form(shared=self.learngenes, tailors=self.tailors), Form(shared=None, tailors=0)
+        return {
+            f"{i}/{name}": factored if name in self.factor.projections else dense
+            for i in range(self.depth)
+            for name in self.projection_sizes
+        }
 
     @property
     def num_groups(self) -> int:

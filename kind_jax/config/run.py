@@ -12,6 +12,7 @@ from kind_jax.config.check import STRICT, require
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import ModelConfig
 from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
+from kind_jax.config.transfer import TransferConfig
 from kind_jax.errors import UserError
 
 
@@ -28,6 +29,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
+    transfer: TransferConfig = TransferConfig()
 
     def __post_init__(self) -> None:
         flow = self.diffusion.process == "flow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -72,26 +73,41 @@ def energy(u: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def layers(collections: partition.Collections) -> list[Layer]:
-    """Every factored weight, by layer and projection."""
-    shared = partition.flatten(collections[LEARNGENES])
-    own = partition.flatten(collections[TAILORS])
+    """Every weight that has components, by layer and projection; the dense part of a mixed one is not counted."""
+    flat = {**partition.flatten(collections[LEARNGENES]), **partition.flatten(collections[TAILORS])}
+    weights: dict[str, dict[str, np.ndarray]] = {}
+    for path, leaf in flat.items():
+        weight, _, part = path.rpartition("/")
+        weights.setdefault(weight, {})[part] = np.asarray(leaf, np.float64)
     found = []
-    for path in (p.removesuffix("/u") for p in shared if p.endswith("/u")):
-        u, s, v = (np.asarray(shared[f"{path}/{leaf}"], np.float64) for leaf in "usv")
-        u_t, s_t, v_t = (np.asarray(own[f"{path}/{leaf}_t"], np.float64) for leaf in "usv")
-        mine, theirs = energy(u, s, v).sum(-1), energy(u_t, s_t, v_t).sum(-1).mean(0)
-        for depth in range(u.shape[0]):
+    for path, parts in weights.items():
+        name = path.removeprefix("blocks/")
+        block, _, rest = name.partition("/")
+        apart = block.isdigit()
+        if apart:  # blocks of a composed model are not stacked
+            parts = {part: a[:, None] if part.endswith("_t") else a[None] for part, a in parts.items()}
+        count = next(iter(parts.values())).shape[1 if "s" not in parts else 0]
+        nothing = np.zeros(count)
+        mine = energy(parts["u"], parts["s"], parts["v"]).sum(-1) if "s" in parts else nothing
+        theirs = energy(parts["u_t"], parts["s_t"], parts["v_t"]).sum(-1).mean(0) if "s_t" in parts else nothing
+        for depth in range(count):
+            projection = (rest if apart else name).removeprefix("attention/")
             found.append(
                 Layer(
-                    name=f"blocks.{depth}.{path.removeprefix('blocks/').removeprefix('attention/')}",
-                    shape=(u.shape[1], v.shape[2]),
-                    learngenes=u.shape[2],
-                    tailors=u_t.shape[3],
+                    name=f"blocks.{block if apart else depth}.{projection}",
+                    shape=_shape(parts),
+                    learngenes=parts["s"].shape[-1] if "s" in parts else 0,
+                    tailors=parts["s_t"].shape[-1] if "s_t" in parts else 0,
                     energy_learngenes=float(mine[depth]),
                     energy_tailors=float(theirs[depth]),
                 )
             )
     return sorted(found, key=lambda layer: [int(p) if p.isdigit() else p for p in layer.name.split(".")])
+
+
+def _shape(parts: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    end = "" if "s" in parts else "_t"
+    return parts[f"u{end}"].shape[-2], parts[f"v{end}"].shape[-1]
 
 
 def as_bars(layers: list[Layer]) -> dict[str, dict[str, float]]:

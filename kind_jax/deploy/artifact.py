@@ -3,7 +3,8 @@
     kind.json                      config, class names, groups; shapes, dtypes and SHA-256 of every file
     learngenes.safetensors         components that every class shares
     params.safetensors             everything dense
-    tailors/<group>.safetensors    one file a group, so that a device fetches only what it serves
+    tailors/<group>.safetensors    one file a group, so that a device fetches only what it serves; none where the model
+                                   has no gated tailors (dense, or composed for one group)
 
 Nothing here unpickles, and a name in the manifest is never used as a path: the files that may exist follow from the
 config.
@@ -26,6 +27,7 @@ import safetensors.numpy
 
 from kind_jax import __version__, model, partition
 from kind_jax.config import Config
+from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
@@ -59,8 +61,9 @@ class Manifest:
     """kind.json.
 
     Attributes:
-      groups: the groups of which the artifact holds tailors.
+      groups: the groups that are served, whether their tailors are files or folded into the weights.
       files: every file beside the manifest, by its path relative to it.
+      composition: how the model was composed; None for one as it was trained.
     """
 
     __pydantic_config__ = _STRICT
@@ -72,6 +75,7 @@ class Manifest:
     weights: Literal["ema", "raw"]
     step: int
     files: dict[str, FileInfo]
+    composition: Composition | None = None
 
 
 _ADAPTER = pydantic.TypeAdapter(Manifest)
@@ -83,12 +87,14 @@ def group_file(group: int) -> str:
 
 def write(
     directory: Path, *, config: Config, collections: partition.Collections, groups: Sequence[int],
-    class_names: Sequence[str], weights: Literal["ema", "raw"], step: int, replace: bool = False,
+    class_names: Sequence[str], weights: Literal["ema", "raw"], step: int, composition: Composition | None = None,
+    replace: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write an artifact, all of it or nothing.
 
     Args:
       collections: learngenes, params, and tailors whose bank rows are ``groups``.
+      composition: how the model was composed, if it was.
 
     Raises:
       UserError: the folder exists and is not an artifact to be replaced, or cannot be written.
@@ -114,7 +120,7 @@ def write(
             )
         manifest = Manifest(
             format=FORMAT, kind_jax=__version__, config=config, class_names=tuple(class_names),
-            groups=tuple(groups) if collections[TAILORS] else (), weights=weights, step=step, files=files,
+            groups=tuple(groups), weights=weights, step=step, files=files, composition=composition,
         )  # fmt: skip
         text = json.dumps(_ADAPTER.dump_python(manifest, mode="json"), indent=1)
         (folder / MANIFEST).write_text(text)
@@ -152,7 +158,10 @@ def read_manifest(directory: Path) -> Manifest:
             )
     shapes = model.definition(manifest.config.model)[1]
     expected = {f"{name}.safetensors" for name in (LEARNGENES, PARAMS) if shapes[name]}
-    expected |= {group_file(g) for g in manifest.groups}
+    if shapes[TAILORS]:
+        expected |= {group_file(g) for g in manifest.groups}
+    elif not manifest.groups:  # dense models were once written without the groups that they serve, which are all
+        manifest = dataclasses.replace(manifest, groups=tuple(range(manifest.config.model.num_groups)))
     if set(manifest.files) != expected:
         odd = sorted(set(manifest.files) ^ expected)[0]
         raise UserError(
@@ -168,8 +177,12 @@ def read(directory: Path, manifest: Manifest, groups: Sequence[int]) -> partitio
     """The collections with the tailors of ``groups``; no other tailor file is opened.
 
     Raises:
-      UserError: a file is missing or its hash, arrays, shapes or dtypes are not the manifest's and the config's.
+      UserError: a group is not served, or a file is missing or its hash, arrays, shapes or dtypes are not the
+        manifest's and the config's.
     """
+    for group in groups:
+        if group not in manifest.groups:
+            raise UserError(f"{directory} has no tailors of group {group}; it serves groups {list(manifest.groups)}.")
     shapes = model.definition(manifest.config.model)[1]
     collections: partition.Collections = {LEARNGENES: {}, TAILORS: {}, PARAMS: {}}
     for name in (LEARNGENES, PARAMS):
@@ -177,11 +190,6 @@ def read(directory: Path, manifest: Manifest, groups: Sequence[int]) -> partitio
             collections[name] = _read_file(directory, f"{name}.safetensors", manifest, shapes[name])
     if shapes[TAILORS]:
         one = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes[TAILORS])
-        for group in groups:
-            if group not in manifest.groups:
-                raise UserError(
-                    f"{directory} has no tailors of group {group}; it serves groups {list(manifest.groups)}."
-                )
         rows = [_read_file(directory, group_file(g), manifest, one) for g in groups]
         collections[TAILORS] = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     return collections

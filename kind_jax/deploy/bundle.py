@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from kind_jax import model, partition, sampling
+from kind_jax import adapters, model, partition, sampling
 from kind_jax.config import Config, SamplerConfig
 from kind_jax.deploy import artifact
+from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import ClassGate, Gate
 from kind_jax.train import checkpoint
@@ -32,6 +33,7 @@ class Bundle:
       weights: ``ema`` or ``raw``.
       step: training step that the weights come from.
       origin: where they were read from.
+      composition: how the model was composed, if it was.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Bundle:
     weights: checkpoint.Weights
     step: int
     origin: Path
+    composition: Composition | None = None
 
     @property
     def gates(self) -> ClassGate:
@@ -58,9 +61,19 @@ class Bundle:
         """One image for each label, with the label's own tailors unless ``gate`` says other.
 
         Raises:
-          UserError: a class that the model does not know, or whose tailors are not aboard.
+          UserError: a class that the model does not know, or whose tailors are not aboard; a gate for tailors that were
+            folded into the weights; guidance for a model that has no unconditional branch.
         """
         self.gates.check(tuple(int(c) for c in np.unique(labels)))
+        gated = bool(self.collections[partition.TAILORS])
+        guidance = (sampler or self.config.sampler).guidance
+        if not gated and not self.config.model.label_embedding and guidance != 1.0:
+            raise UserError(
+                f"sampler.guidance is {guidance}, but it must be 1: the model has neither gated tailors nor a label "
+                "embedding, so it has no unconditional branch."
+            )
+        if gate is not None and not gated and self.composition is not None:
+            raise UserError("a gate was given, but the tailors are folded into the weights and cannot be gated.")
         if gate is not None and not bool(jnp.all((gate.index >= 0) & (gate.index < max(len(self.groups), 1)))):
             raise UserError(f"the gate names rows beyond the {len(self.groups)} groups that are aboard.")
         rows = jnp.asarray(labels, jnp.int32)
@@ -119,6 +132,7 @@ def export(bundle: Bundle, directory: Path, *, replace: bool = False) -> dict[st
         class_names=bundle.class_names,
         weights=bundle.weights,
         step=bundle.step,
+        composition=bundle.composition,
         replace=replace,
     )
 
@@ -136,6 +150,7 @@ def _from_artifact(path: Path, classes: Sequence[int] | None, weights: checkpoin
         weights=manifest.weights,
         step=manifest.step,
         origin=path,
+        composition=manifest.composition,
     )
 
 
@@ -144,8 +159,7 @@ def _from_run(path: Path, classes: Sequence[int] | None, weights: checkpoint.Wei
     groups = groups_of(config, classes)
     directory = path / "checkpoints"
     step = checkpoint.latest(directory)
-    wanted = model.definition(config.model)[1]
-    collections = checkpoint.load_collections(directory, step, wanted, partition.COLLECTIONS, weights)
+    collections = adapters.merge(config.transfer, checkpoint.load_collections(directory, step, config, weights=weights))
     if classes is not None and collections[partition.TAILORS]:
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)
     return Bundle(

@@ -35,30 +35,17 @@ def modulate(x: Float[Array, "B T D"], shift: Float[Array, "B D"], scale: Float[
     return x * (1 + scale[:, None, :]) + shift[:, None, :]
 
 
-def projection_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """(d_in, d_out) of every projection of a block, the attention input fused or separate as the config asks."""
-    width, hidden = config.width, round(config.width * config.mlp_ratio)
-    separate = {"q", "k", "v"} & set(config.factor.projections)
-    inputs = dict.fromkeys(("q", "k", "v"), (width, width)) if separate else {"qkv": (width, 3 * width)}
-    return inputs | {
-        "o": (width, width),
-        "mlp_in": (width, hidden),
-        "mlp_out": (hidden, width),
-        "adaln": (width, 6 * width),
-    }
-
-
 class Block(nnx.Module):
     """Attention and MLP, modulated by the conditioning vector through adaLN-zero."""
 
-    def __init__(self, config: ModelConfig, *, init: Initializer) -> None:
-        sizes = projection_sizes(config)
+    def __init__(self, config: ModelConfig, index: int, *, init: Initializer) -> None:
+        sizes, forms = config.projection_sizes, config.forms
 
         def make(name: str) -> Projection:
-            zero = name == "adaln"
-            if name not in config.factor.projections:
+            zero, form = name == "adaln", forms[f"{index}/{name}"]
+            if form.plain:
                 return Dense(*sizes[name], init=init, zero=zero)
-            return FactoredDense(*sizes[name], config, init=init, zero=zero)
+            return FactoredDense(*sizes[name], config, init=init, zero=zero, form=form)
 
         inputs = {n: make(n) for n in sizes if n in ("qkv", "q", "k", "v")}
         self.attention = SelfAttention(inputs, make("o"), config.heads)
@@ -82,6 +69,27 @@ class FinalLayer(nnx.Module):
     def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"]) -> Float[Array, "B T P"]:
         shift, scale = jnp.split(self.adaln(jax.nn.silu(c)), 2, axis=-1)
         return self.linear(modulate(layer_norm(x), shift, scale))
+
+
+class Blocks(nnx.Module):
+    """Blocks of different forms, as attributes "0", "1", ...: an nnx.List would have numbers in its paths."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.depth = len(blocks)
+        for i, block in enumerate(blocks):
+            setattr(self, str(i), block)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate, *, remat: bool
+    ) -> Float[Array, "B T D"]:
+        for i in range(self.depth):
+            graphdef, layer = partition.split(getattr(self, str(i)))
+
+            def body(x: Float[Array, "B T D"], layer: partition.Collections, graphdef: Any = graphdef) -> Any:
+                return partition.join(graphdef, layer)(x, c, gate)
+
+            x = (jax.checkpoint(body) if remat else body)(x, layer)
+        return x
 
 
 def stack(make: Callable[[], nnx.Module], depth: int) -> nnx.Module:
@@ -129,7 +137,10 @@ class DiT(nnx.Module):
         self.label_embed = (
             LabelEmbedding(config.num_classes, config.width, init=init) if config.label_embedding else None
         )
-        self.blocks = stack(lambda: Block(config, init=init), config.depth)
+        if config.factor.ranks is None:
+            self.blocks = stack(lambda: Block(config, 0, init=init), config.depth)
+        else:
+            self.blocks = Blocks([Block(config, i, init=init) for i in range(config.depth)])
         self.final = FinalLayer(config.width, area * config.out_channels, init=init)
 
     def __call__(
@@ -158,6 +169,8 @@ class DiT(nnx.Module):
     def _run_blocks(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
         graphdef, layers = partition.split(self.blocks)
         bank, gate = _only_rows_in_use(layers["tailors"], gate)
+        if isinstance(self.blocks, Blocks):
+            return partition.join(graphdef, {**layers, "tailors": bank})(x, c, gate, remat=self.config.remat)
         layers["tailors"] = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), bank)
 
         def body(x: Float[Array, "B T D"], layer: partition.Collections) -> tuple[Float[Array, "B T D"], None]:

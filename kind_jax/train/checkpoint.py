@@ -16,7 +16,9 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from kind_jax import partition
+from kind_jax.config import Config
 from kind_jax.errors import UserError
+from kind_jax.train import state as states
 from kind_jax.train.state import TrainState
 
 Weights = Literal["ema", "raw"]
@@ -116,22 +118,27 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
 
 
 def load_collections(
-    directory: Path, step: int, wanted: partition.Collections, names: Sequence[str], weights: Weights = "ema"
+    directory: Path, step: int, config: Config, names: Sequence[str] | None = None, weights: Weights = "ema"
 ) -> partition.Collections:
     """Some collections of a checkpoint, and nothing else of it.
 
     Args:
-      wanted: shapes, dtypes and (optionally) shardings of all collections, as ShapeDtypeStructs.
-      names: the collections to read.
+      config: of the run.
+      names: the collections to read; None is all.
       weights: the moving average, or the weights as last trained; a frozen collection has only one of them.
 
     Raises:
       UserError: a collection is absent, or one of its arrays is missing, extra or differs in shape or dtype.
     """
-    saved = {p.name for p in (directory / str(step)).iterdir()}
-    items = {n: f"ema_{n}" if weights == "ema" and f"ema_{n}" in saved else n for n in names if wanted[n]}
-    loaded = _load(directory, step, {item: wanted[name] for name, item in items.items()})
-    return {name: loaded[items[name]] if name in items else {} for name in names}
+    state = states.abstract(config)
+    names = tuple(state.collections) if names is None else names
+    averaged = state.ema if weights == "ema" else {}
+    wanted = {f"ema_{name}": averaged[name] for name in names if name in averaged}
+    for name in names:  # of a collection that is averaged as a whole, the weights themselves are not needed
+        if len(jax.tree.leaves(averaged.get(name, {}))) < len(jax.tree.leaves(state.collections[name])):
+            wanted[name] = state.collections[name]
+    loaded = _load(directory, step, wanted)
+    return {name: partition.overlay(loaded.get(name, {}), loaded.get(f"ema_{name}", {})) for name in names}
 
 
 def _load(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kind_jax import model, sampling
+from kind_jax import adapters, model, partition, sampling
 from kind_jax.config import Config
 from kind_jax.data import pipeline
 from kind_jax.data.dataset import Dataset, open_dataset
@@ -46,13 +46,20 @@ class Summary:
     interrupted: bool
 
 
-def train(config: Config, directory: Path, *, stop_after: int | None = None) -> Summary:
+def train(
+    config: Config,
+    directory: Path,
+    *,
+    stop_after: int | None = None,
+    initial: Callable[[], partition.Collections] | None = None,
+) -> Summary:
     """Train until ``train.steps``, continuing the run in ``directory`` if there is one.
 
     Args:
       config: the run's settings.
       directory: the run's folder: config.json, metrics.jsonl, checkpoints/ and samples/.
       stop_after: stop after this step; the run can be continued.
+      initial: gives the weights of step 0; None draws them from the seed.
 
     Raises:
       UserError: the folder, the data set, the mesh or a setting does not fit.
@@ -84,7 +91,7 @@ def train(config: Config, directory: Path, *, stop_after: int | None = None) -> 
         if checkpoint_steps(checkpoints.directory):
             state = _resume(config, checkpoints, shardings, data, fingerprint)
         else:
-            weights = jax.device_put(model.init(config.model, config.train.seed), shardings.collections)
+            weights = jax.device_put(_initial(config, initial), shardings.collections)
             state = jax.jit(functools.partial(states.start, config), out_shardings=shardings)(weights)
         start = done = int(state.step)
         if start > config.train.steps:
@@ -148,13 +155,25 @@ def save_samples(config: Config, state: TrainState, path: Path) -> None:
     columns = np.unique(np.linspace(0, count - 1, min(GRID_COLUMNS, count)).astype(np.int32))
     labels = np.tile(columns, GRID_ROWS)
     gates = model.class_gate(config.model)
+    weights = adapters.merge(config.transfer, states.averaged(state))
     images = sampling.draw(
-        config, states.averaged(state), labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
+        config, weights, labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
         null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,
     )  # fmt: skip
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]  # latents: three of their channels
     path.parent.mkdir(parents=True, exist_ok=True)
     save_png(path, grid(visible, len(columns), scale=max(1, 48 // config.model.size)))
+
+
+def _initial(config: Config, initial: Callable[[], partition.Collections] | None) -> partition.Collections:
+    if initial is not None:
+        return initial()
+    if config.transfer.method != "none":
+        raise UserError(
+            f"transfer.method is {config.transfer.method!r}, so the run starts from another model: use "
+            "kind-jax transfer."
+        )
+    return model.init(config.model, config.train.seed)
 
 
 def _check_fits(config: Config, dataset: Dataset) -> None:

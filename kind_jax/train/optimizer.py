@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Hashable
+
 import optax
 
 from kind_jax.config import OptimizerConfig
-from kind_jax.partition import COLLECTIONS, TAILORS
+from kind_jax.partition import ADAPTERS, COLLECTIONS, TAILORS
+from kind_jax.train.freeze import FROZEN, labels
 from kind_jax.train.lazy import keep_absent, scale_by_lazy_adam
 
 
@@ -21,23 +25,15 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), after], [config.warmup])
 
 
-def trainable(config: OptimizerConfig) -> tuple[str, ...]:
-    """Names of the collections that are not frozen."""
-    return tuple(name for name in COLLECTIONS if not getattr(config, name).freeze)
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """The transformation over {'learngenes', 'tailors', 'params'} and, where there are some, 'adapters'.
 
-
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """The transformation over {'learngenes', 'tailors', 'params'}.
-
-    A frozen collection has ``set_to_zero`` and hence no moments. ``update`` takes ``present``, bool [groups]: the
-    groups that some sample of the batch switches on.
+    A frozen leaf has ``set_to_zero`` and hence no moments. ``update`` takes ``present``, bool [groups]: the groups that
+    some sample of the batch switches on.
     """
-    schedule = learning_rate(config, steps)
 
     def of(name: str) -> optax.GradientTransformation:
         settings = getattr(config, name)
-        if settings.freeze:
-            return optax.set_to_zero()
         lazy = name == TAILORS and config.lazy_tailors
         adam = scale_by_lazy_adam if lazy else optax.scale_by_adam
         return optax.chain(
@@ -47,8 +43,10 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             keep_absent() if lazy else optax.identity(),
         )
 
-    labels = {name: name for name in COLLECTIONS}
+    transforms: dict[Hashable, optax.GradientTransformation] = {name: of(name) for name in (*COLLECTIONS, ADAPTERS)} | {
+        FROZEN: optax.set_to_zero()
+    }
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
-        optax.multi_transform({name: of(name) for name in COLLECTIONS}, labels),
+        optax.multi_transform(transforms, functools.partial(labels, config)),
     )

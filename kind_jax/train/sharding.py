@@ -16,10 +16,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kind_jax.config import MeshConfig
 from kind_jax.errors import UserError
+from kind_jax.partition import ADAPTERS, COLLECTIONS
 
 AXES = ("data", "fsdp", "tensor")
 
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # Blocks of different forms are not stacked: the same without the depth axis.
+    (r"learngenes/blocks/\d+/.*/u", ("fsdp", "tensor")),
+    (r"learngenes/blocks/\d+/.*/v", ("tensor", "fsdp")),
+    (r"learngenes/blocks/\d+/.*/s", ("tensor",)),
+    (r"params/blocks/\d+/.*/kernel", ("fsdp",)),
     # Factored weights put their components on `tensor`: x @ u is local, and only y = h @ v is summed over devices.
     (r"learngenes/.*/u", (None, "fsdp", "tensor")),
     (r"learngenes/.*/v", (None, "tensor", "fsdp")),
@@ -33,6 +39,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"params/.*/kernel", ("fsdp",)),
     (r"params/label_embed/table", (None, "fsdp")),
     (r"params/.*/bias", ()),
+    # Adapters are small.
+    (r"adapters/.*", ()),
 )
 
 
@@ -76,7 +84,7 @@ def shard_like(tree: Any, mesh: Mesh) -> Any:
 
     def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         names = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
-        roots = [i for i, name in enumerate(names) if name in ("learngenes", "tailors", "params")]
+        roots = [i for i, name in enumerate(names) if name in (*COLLECTIONS, ADAPTERS)]
         # multi_transform's own states are keyed by collection too: the innermost name begins the weight's path.
         if not roots or leaf.ndim == 0 or roots[-1] == len(names) - 1 or "count" in names:
             return NamedSharding(mesh, PartitionSpec())

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from kind_jax import model, partition
+from kind_jax import adapters, model, partition
 from kind_jax.config import Config
-from kind_jax.train.optimizer import make_optimizer, trainable
+from kind_jax.train.freeze import moving
+from kind_jax.train.optimizer import learning_rate, make_optimizer
 
 
 class TrainState(NamedTuple):
     """Weights, their moving average, optimizer state and the number of finished steps.
 
-    ``ema`` holds only the collections that train; a frozen one is its own average.
+    ``ema`` holds only the leaves that train; a frozen one is its own average.
     """
 
     collections: partition.Collections
@@ -27,17 +28,20 @@ class TrainState(NamedTuple):
 
 def start(config: Config, collections: partition.Collections) -> TrainState:
     """The state before the first step, with ``collections`` (arrays or ShapeDtypeStructs) as weights."""
-    tx = make_optimizer(config.optimizer, config.train.steps)
+    tx = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.train.steps))
     # A copy: the average must not share buffers with the weights, which the step donates.
-    ema = {name: jax.tree.map(jnp.copy, collections[name]) for name in trainable(config.optimizer)}
+    ema = jax.tree.map(jnp.copy, moving(config.optimizer, collections))
     return TrainState(collections, ema, tx.init(collections), jnp.zeros((), jnp.int32))
 
 
 def abstract(config: Config) -> TrainState:
     """Shapes and dtypes of the state; takes no memory."""
-    return jax.eval_shape(lambda c: start(config, c), model.definition(config.model)[1])
+    collections = model.definition(config.model)[1]
+    if config.transfer.method in adapters.METHODS:
+        collections = jax.eval_shape(lambda c: adapters.attach(config.transfer, c), collections)
+    return jax.eval_shape(lambda c: start(config, c), collections)
 
 
 def averaged(state: TrainState) -> partition.Collections:
     """The weights to sample with: the moving average where there is one."""
-    return {**state.collections, **state.ema}
+    return partition.overlay(state.collections, state.ema)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
-from kind_jax import model, partition
+from kind_jax import adapters, model, partition
 from kind_jax.config import Config
 from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
-from kind_jax.train.optimizer import learning_rate, make_optimizer, trainable
+from kind_jax.train.freeze import moving
+from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import TrainState
 
 Batch = dict[str, Any]
@@ -36,9 +37,10 @@ class Draws(NamedTuple):
     no_embedding: Bool[Array, " B"]
 
 
-def draw(config: Config, batch: Batch, step: Int[Array, ""]) -> Draws:
+def draw(config: Config, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""] | None = None) -> Draws:
     """Noise, times and label drops of one step, a function of the seed and the step number only."""
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.train.seed), step), 4)
+    key = jax.random.key(config.train.seed if seed is None else seed)
+    keys = jax.random.split(jax.random.fold_in(key, step), 4)
     images, labels = batch["image"], batch["label"]
     size = labels.shape[0]
     null = jax.random.bernoulli(keys[2], config.train.null, (size,))
@@ -58,7 +60,8 @@ def loss(config: Config, collections: partition.Collections, draws: Draws) -> tu
     gate = model.class_gate(config.model)(draws.labels, draws.null)
     labels = jnp.where(draws.no_embedding, config.model.num_classes, draws.labels)
     noisy = process.corrupt(draws.clean, draws.noise, draws.t)
-    output = model.apply(config.model, collections, noisy, process.model_time(draws.t), labels, gate)
+    weights = adapters.merge(config.transfer, collections)
+    output = model.apply(config.model, weights, noisy, process.model_time(draws.t), labels, gate)
     parts = jax.tree.map(jnp.mean, process.losses(output, draws.clean, draws.noise, draws.t))
     return parts["loss"], parts
 
@@ -66,15 +69,14 @@ def loss(config: Config, collections: partition.Collections, draws: Draws) -> tu
 def gradients(
     config: Config, collections: partition.Collections, draws: Draws
 ) -> tuple[partition.Collections, Metrics]:
-    """Gradient of the trainable collections and mean metrics, in ``train.accumulate`` micro-batches."""
-    names = trainable(config.optimizer)
+    """Gradient of the leaves that train, and mean metrics, in ``train.accumulate`` micro-batches."""
     accumulate = config.train.accumulate
 
     def of(part: Draws) -> tuple[partition.Collections, Metrics]:
-        def f(moving: partition.Collections) -> tuple[Float[Array, ""], Metrics]:
-            return loss(config, {**collections, **moving}, part)
+        def f(trained: partition.Collections) -> tuple[Float[Array, ""], Metrics]:
+            return loss(config, partition.overlay(collections, trained), part)
 
-        return jax.grad(f, has_aux=True)({name: collections[name] for name in names})
+        return jax.grad(f, has_aux=True)(moving(config.optimizer, collections))
 
     if accumulate == 1:
         return of(draws)
@@ -91,32 +93,38 @@ def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
     return jnp.zeros(groups, bool).at[gate.index.reshape(-1)].max(on.reshape(-1))
 
 
-def make_step(config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step for this config; jit it, donating the state."""
-    tx = make_optimizer(config.optimizer, config.train.steps)
-    rate = learning_rate(config.optimizer, config.train.steps)
-    names = trainable(config.optimizer)
+def make_step(
+    config: Config, *, rate: optax.Schedule | None = None, seed: Integer[Array, ""] | None = None
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step for this config; jit it, donating the state.
+
+    Args:
+      rate: learning rate by step; None takes the config's. It and ``seed`` may be traced, so that one compiled step
+        serves every rate and seed of a sweep.
+      seed: of noise, times and label drops; None takes the config's.
+    """
+    rate = rate or learning_rate(config.optimizer, config.train.steps)
+    tx = make_optimizer(config.optimizer, rate)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        draws = draw(config, batch, state.step)
-        moving, metrics = gradients(config, state.collections, draws)
+        draws = draw(config, batch, state.step, seed)
+        grads, metrics = gradients(config, state.collections, draws)
         gate = model.class_gate(config.model)(draws.labels, draws.null)
-        # Frozen collections are never differentiated; multi_transform sees zeros for them and keeps no moments.
-        frozen = {n: jax.tree.map(jnp.zeros_like, c) for n, c in state.collections.items() if n not in names}
+        # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
-            {**frozen, **moving},
+            partition.overlay(jax.tree.map(jnp.zeros_like, state.collections), grads),
             state.opt,
             state.collections,
             present=groups_present(gate, config.model.num_groups),
         )
-        changes = cast(dict[str, Any], updates)
+        changes = moving(config.optimizer, cast(dict[str, Any], updates))
         # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
-        weights = {n: optax.apply_updates(state.collections[n], changes[n]) for n in names}
+        weights: Any = optax.apply_updates(moving(config.optimizer, state.collections), changes)
         done = state.step + 1
         # Early on the average follows closely, or it would remember the initialisation for 1 / (1 - decay) steps.
         decay = jnp.minimum(config.train.ema, (1 + done) / (10 + done))
         ema = jax.tree.map(lambda e, w: e + (1 - decay) * (w - e), state.ema, weights)
-        metrics |= {"grad_norm": optax.tree.norm(moving), "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
-        return TrainState({**state.collections, **weights}, ema, opt, done), metrics
+        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
+        return TrainState(partition.overlay(state.collections, weights), ema, opt, done), metrics
 
     return step

@@ -1,0 +1,132 @@
+"""``kind-jax compose``: choose classes and a budget, and write the model that serves them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from kind_jax.commands.console import check_png, parse_classes, say_paths, table
+from kind_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
+    from kind_jax.deploy.choose import Importance
+    from kind_jax.deploy.compose import Composed
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Compose a model for some classes within a budget, and write it as an artifact. Nothing is trained."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact."""
+    classes: str
+    """Classes like 3,7 or 0-4 to serve; those of one group are folded in, several groups keep their gates."""
+    out: Path
+    """Folder to write; it must not exist yet."""
+    max_params: str | None = None
+    """Most parameters that the model may have, like 200k, 2M or 12345."""
+    max_flops: str | None = None
+    """Most FLOPs of one evaluation on one image (2 x multiply-adds), like 1.5G."""
+    rank: int | None = None
+    """Components that every weight keeps, in place of a budget."""
+    form: Literal["auto", "dense", "factored"] = "auto"
+    """Weights as one matrix, as components, or each as is cheaper."""
+    criterion: Literal["svd", "energy", "loss"] = "svd"
+    """What ranks components: their energy after factoring anew (svd) or as they are, or the loss on training images."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
+    plot: Path | None = None
+    """PNG file of the plot; default: <out>_composition.png beside the artifact."""
+    replace: bool = False
+    """Replace an artifact that exists at --out."""
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, compose and write; returns the exit code."""
+    parsed = tyro.cli(Arguments, args=args, prog="kind-jax compose")
+    check_png(parsed.plot)
+    classes = parse_classes(parsed.classes) or ()
+    bounds = {"max_params": _amount("--max-params", parsed.max_params)}
+    bounds["max_flops"] = _amount("--max-flops", parsed.max_flops)
+    if parsed.out.exists() and not parsed.replace:
+        raise UserError(f"{str(parsed.out)!r} exists already, but --out must be a new folder (or --replace be given).")
+
+    from kind_jax.deploy.bundle import export, open_bundle
+    from kind_jax.deploy.compose import compose
+    from kind_jax.deploy.picture import composition_bars
+    from kind_jax.files import atomic_write_bytes
+
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    composed = compose(
+        bundle, classes=classes, **bounds, rank=parsed.rank, form=parsed.form, criterion=parsed.criterion,
+        importance=_importance(bundle, classes) if parsed.criterion == "loss" else None,
+    )  # fmt: skip
+    export(composed.bundle, parsed.out, replace=parsed.replace)
+    plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_composition.png"
+    atomic_write_bytes(plot, composition_bars(composed.record))
+    _show(composed, parsed.source)
+    names = ", ".join(bundle.class_names[c] for c in classes)
+    say_paths(f"composed for {names}", {"artifact": parsed.out, "plot": plot})
+    return 0
+
+
+def _amount(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
+    try:
+        value = float(number) * _UNITS[unit]
+        if not 1 <= value < 1e18:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{option} is {text!r}, but it must be a positive number like 12345, 200k, 2M or 1.5G."
+        ) from None
+    return int(value)
+
+
+def _importance(bundle: Bundle, classes: tuple[int, ...]) -> dict[str, Importance]:
+    import numpy as np
+
+    from kind_jax.data.dataset import open_dataset
+    from kind_jax.deploy.importance import estimate
+
+    data = open_dataset(bundle.config.data, "train").source
+    records = data.gather(np.arange(min(len(data), 50_000)))
+    return estimate(bundle, records["image"], records["label"], classes=classes)
+
+
+def _show(composed: Composed, source: Path) -> None:
+    def kept(part: int, whole: int) -> str:
+        return f"{part} of {whole}" if whole else "-"
+
+    record, before, after = composed.record, composed.before, composed.after
+    table(
+        f"{source} for {len(record.classes)} of its classes, {'folded in' if record.folded else 'gated'}",
+        ("weight", "always on", "learngenes", "tailors", "energy kept", "error", "parameters", "MFLOPs"),
+        [
+            (
+                k.name, k.form, kept(k.learngenes, k.of_learngenes), kept(k.tailors, k.of_tailors),
+                f"{k.energy:.1%}", f"{k.error:.3f}", f"{k.parameters:,}", f"{k.flops / 1e6:.3f}",
+            )
+            for k in record.weights
+        ],
+    )  # fmt: skip
+    table(
+        f"whole model, {record.energy:.2%} of the components' energy kept",
+        ("", "source for these classes", "composed", "ratio"),
+        [
+            (name, f"{old:,}", f"{new:,}", f"{new / old:.2f}")
+            for name, old, new in (
+                ("parameters", before.parameters, after.parameters),
+                ("bytes", 4 * before.parameters, 4 * after.parameters),
+                ("FLOPs of an evaluation", before.flops, after.flops),
+            )
+        ],
+    )

@@ -1,0 +1,86 @@
+"""``kind-jax transfer``: move a model to new classes or a new domain."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kind_jax.commands.console import option, say_paths
+from kind_jax.commands.train import EXIT_INTERRUPTED
+from kind_jax.config import Config, OptimizerConfig, TransferConfig, load_file
+from kind_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train fresh tailors on frozen learngenes, or fine-tune in another way (--transfer.method)."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact to start from."""
+    workdir: Path
+    """Folder of the new run; the same command continues it."""
+    config: Path | None = None
+    """Python file with get_config(); default: the source's settings with the number of classes of the data."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a source that is a run; default: the moving average."""
+    stop_after: int | None = None
+    """Stop after this step; the same command without it continues the run."""
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def _defaults(settings: Config) -> Arguments:
+    return Arguments(source=tyro.MISSING, workdir=tyro.MISSING, settings=settings)
+
+
+def _settings_of(source: Path) -> Config:
+    """The config that a run or an artifact was trained with, as the start of a new one."""
+    from kind_jax.deploy import artifact
+    from kind_jax.train.run import load_config
+
+    old = artifact.read_manifest(source).config if (source / artifact.MANIFEST).is_file() else load_config(source)
+    return dataclasses.replace(old, transfer=TransferConfig(), optimizer=_thawed(old.optimizer))
+
+
+def _thawed(optimizer: OptimizerConfig) -> OptimizerConfig:
+    """The rates of a run without its freeze switches, which follow from the method, and without its warm-up."""
+    names = ("learngenes", "tailors", "params", "adapters")
+    switches = {n: dataclasses.replace(getattr(optimizer, n), freeze=False, thaw=()) for n in names}
+    return dataclasses.replace(optimizer, warmup=0, **switches)
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, train, and say what moved and where everything lies; returns the exit code."""
+    asks_help = bool({"-h", "--help"} & set(args))
+    if not asks_help and (not args or args[0].startswith("-")):
+        raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
+    path = option(args, "--config")
+    base = load_file(path) if path else Config() if asks_help else _settings_of(Path(args[0]))
+    if base.transfer.method == "none":
+        method = "kind" if base.model.factor.projections else "full"
+        base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))
+    parsed = tyro.cli(Arguments, args=args, default=_defaults(base), prog="kind-jax transfer")
+
+    from kind_jax.data.dataset import open_dataset
+    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.transfer.run import footprint, prepare, transfer
+
+    source = open_bundle(parsed.source, weights=parsed.weights)
+    config = parsed.settings
+    if path is None:
+        classes = len(open_dataset(config.data, "train").class_names)
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=classes, groups=None))
+    cost = footprint(prepare(source, config))
+    print(
+        f"{config.transfer.method}: {cost.trained:,} of {cost.parameters:,} parameters are trained; "
+        f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
+    )
+    summary = transfer(source, config, parsed.workdir, stop_after=parsed.stop_after)
+    state = "finished" if summary.step >= config.train.steps else "stopped"
+    say_paths(
+        f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
+        {name: parsed.workdir / name for name in ("checkpoints", "metrics.jsonl", "samples", "config.json")},
+    )
+    return EXIT_INTERRUPTED if summary.interrupted else 0

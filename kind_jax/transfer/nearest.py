@@ -1,0 +1,49 @@
+"""Which of a source's groups knows a new class best."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from kind_jax import model, partition
+from kind_jax.config import Config
+from kind_jax.data.dataset import open_dataset
+from kind_jax.deploy.bundle import Bundle
+from kind_jax.diffusion.process import make_process
+from kind_jax.nn.gate import Gate
+
+IMAGES, DRAWS = 32, 4  # images of a group, and noisy copies of each
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss(config: Config, collections: partition.Collections, images: Float[Array, "B H W C"], row: Array) -> Array:
+    """Mean denoising loss of images with one group's tailors on, the same noise and times for every row."""
+    process = make_process(config.diffusion, config.model.learn_sigma)
+    noise_key, time_key = jax.random.split(jax.random.key(0))
+    noise, t = jax.random.normal(noise_key, images.shape), process.draw_times(time_key, images.shape[0])
+    gate = Gate(row.reshape(1, 1), jnp.ones((1, 1)))
+    labels = jnp.full(images.shape[0], config.model.num_classes)
+    output = model.apply(
+        config.model, collections, process.corrupt(images, noise, t), process.model_time(t), labels, gate
+    )
+    return jnp.mean(process.losses(output, images, noise, t)["loss"])
+
+
+def nearest_groups(config: Config, source: Bundle) -> list[int]:
+    """For each group of ``config``, the source's bank row with the lowest denoising loss on images of that group."""
+    records = open_dataset(config.data, "train").source
+    labels = np.concatenate([records.gather(np.arange(i, min(i + 1024, len(records))))["label"]
+                             for i in range(0, len(records), 1024)])  # fmt: skip
+    group = np.array(config.model.group_of_class)[labels]
+    weights = jax.device_put(source.collections)
+    nearest = []
+    for wanted in range(config.model.num_groups):
+        chosen = np.flatnonzero(group == wanted)[:IMAGES]
+        images = jnp.asarray(records.gather(np.tile(np.resize(chosen, IMAGES), DRAWS))["image"])
+        losses = [float(_loss(source.config, weights, images, jnp.asarray(row))) for row in range(len(source.groups))]
+        nearest.append(int(np.argmin(losses)))
+    return nearest
