@@ -9,7 +9,8 @@ ARGS ?=
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: demo test lint format train study-digits clean
+.PHONY: demo test lint format train clean \
+	study-digits study-size study-novel study-shift study-diversion study-transfer-cost
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -31,8 +32,24 @@ format: $(STAMP)
 train: $(STAMP)  ## make train ARGS='--config configs/digits.py --train.steps 1000'
 	$(BIN)/python train.py $(ARGS)
 
-study-digits: $(STAMP)  ## the figures of docs/results.md
+# The figures of docs/results.md; each continues where it was interrupted.
+study-digits: $(STAMP)  ## KIND and a dense DiT in the same time; embeddings; initial energy
 	$(BIN)/python studies/digits.py $(ARGS)
+
+study-size: $(STAMP)  ## quality against size: composed KIND, truncated and small dense models
+	$(BIN)/python studies/size.py $(ARGS)
+
+study-novel: $(STAMP)  ## transfer to novel classes, against every baseline
+	$(BIN)/python studies/transfer.py --target novel $(ARGS)
+
+study-shift: $(STAMP)  ## transfer to letters of other alphabets, against every baseline
+	$(BIN)/python studies/transfer.py --target glyphs $(ARGS)
+
+study-diversion: $(STAMP)  ## where the class knowledge sits: tailors swapped, knocked out, shuffled
+	$(BIN)/python studies/diversion.py $(ARGS)
+
+study-transfer-cost: $(STAMP)  ## step time and memory of transfer against full fine-tuning
+	$(BIN)/python studies/transfer_cost.py $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=...")'

@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kind_jax import model, partition
@@ -73,6 +74,8 @@ def draw(
     seed: int,
     sampler: SamplerConfig | None = None,
     batch: int = BATCH,
+    first: int = 0,
+    sharding: NamedSharding | None = None,
 ) -> Float[np.ndarray, "N H W C"]:
     """Draw one image for each label, in batches of one compiled size.
 
@@ -81,6 +84,8 @@ def draw(
       gate: tailors to switch on, for N samples or for all alike.
       null_gate: tailors of the unconditional branch, used only where the sampler guides.
       sampler: None takes the config's.
+      first: number of the first batch; the noise of each batch follows from the seed and the batch's number.
+      sharding: splits a batch over devices; their number must divide ``batch``. It does not change the noise.
 
     Returns:
       float32, nominally in [-1, 1].
@@ -94,11 +99,11 @@ def draw(
         if a.shape[0] != count:
             return jnp.asarray(a)
         rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch repeats its last sample
-        return jnp.asarray(a)[rows]
+        return jax.device_put(jnp.asarray(a)[rows], sharding)
 
     parts = []
     for i, start in enumerate(range(0, count, batch)):
-        key = jax.random.fold_in(jax.random.key(seed), i)
+        key = jax.random.fold_in(jax.random.key(seed), first + i)
         chunk = part(np.asarray(labels, np.int32), start)
         gates = (jax.tree.map(lambda a, start=start: part(a, start), g) for g in (gate, null_gate))
         parts.append(np.asarray(_draw(config, sampler or config.sampler, collections, chunk, *gates, key)))

@@ -47,8 +47,7 @@ class Judge:
         Raises:
           UserError: images of another shape, or not finite.
         """
-        batches = [features for features, _ in self._run(images)]
-        return np.concatenate([np.zeros((0, judge_net.FEATURES), np.float32), *batches])
+        return self.look(images)[0]
 
     def predict(self, images: Float[np.ndarray | jax.Array, "N H W C"]) -> Int32[np.ndarray, " N"]:
         """The most likely class of each image in [-1, 1].
@@ -56,8 +55,19 @@ class Judge:
         Raises:
           UserError: images of another shape, or not finite.
         """
-        batches = [logits.argmax(axis=-1).astype(np.int32) for _, logits in self._run(images)]
-        return np.concatenate([np.zeros(0, np.int32), *batches])
+        return self.look(images)[1].argmax(axis=-1).astype(np.int32)
+
+    def look(
+        self, images: Float[np.ndarray | jax.Array, "N H W C"]
+    ) -> tuple[Float32[np.ndarray, "N 32"], Float32[np.ndarray, "N classes"]]:
+        """Features and logits of images in [-1, 1], in one pass.
+
+        Raises:
+          UserError: images of another shape, or not finite.
+        """
+        batches = list(self._run(images))
+        features = np.concatenate([np.zeros((0, judge_net.FEATURES), np.float32), *(f for f, _ in batches)])
+        return features, np.concatenate([np.zeros((0, self.num_classes), np.float32), *(x for _, x in batches)])
 
     def _run(self, images: np.ndarray | jax.Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         values = np.asarray(images, np.float32)

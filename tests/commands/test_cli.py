@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kind_jax.cli import main
+from kind_jax.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -177,7 +177,7 @@ def test_the_saved_config_is_data(run, tmp_path, capsys):
 
 
 def test_help_of_every_verb(capsys):
-    for verb in ("train", "sample", "inspect", "export", "report"):
+    for verb in VERBS:
         with pytest.raises(SystemExit) as stop:
             main([verb, "--help"])
         assert stop.value.code == 0

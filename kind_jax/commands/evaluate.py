@@ -1,0 +1,172 @@
+"""``kind-jax evaluate``: draw many samples and measure them, with a record of everything that moves the figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from kind_jax.commands.console import parse_classes, say_paths, table
+from kind_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kind_jax.evaluate.extractor import Extractor
+    from kind_jax.evaluate.generate import Plan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Measure samples against real images: Fréchet distance, precision, recall, class accuracy.
+
+    The same command continues after an interruption.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact."""
+    count: int = 500
+    """Samples to draw; FID is customarily of 50000."""
+    out: Path | None = None
+    """Folder for samples and figures; default: evaluation in the run, or beside the artifact."""
+    extractor: str = "judge"
+    """judge (a classifier trained on the training images; not FID), inception (FID), a Python file with
+    get_extractor(), or module:function. The latter two are code: name only your own."""
+    inception_weights: Path | None = None
+    """Inception's weights, .safetensors or .npz; kind_jax.evaluate.inception tells how to get them."""
+    reference: Path | None = None
+    """An .npz file of images or statistics as ADM's; default: the training images of the run's data set."""
+    classes: str | None = None
+    """Classes like 3,7 or 0-4, equally often; default: all that the model serves."""
+    seed: int = 0
+    """Seed of the noise."""
+    steps: int | None = None
+    """Sampler steps; default: as configured."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; default: as configured."""
+    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
+    """Sampler; default: as configured."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
+    batch: int = 256
+    """Images drawn at a time, over all devices; the noise depends on it."""
+    judge_steps: int | None = None
+    """Training steps of the judge; default: those that report takes."""
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, draw, measure, and write everything; returns the exit code."""
+    parsed = tyro.cli(Arguments, args=args, prog="kind-jax evaluate")
+    classes = parse_classes(parsed.classes)
+    _check(parsed)
+
+    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.evaluate import evaluation
+    from kind_jax.evaluate.generate import Plan, open_shards
+    from kind_jax.evaluate.metrics import check_count
+    from kind_jax.evaluate.record import check_record
+    from kind_jax.evaluate.reference import open_reference_file
+
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
+    plan = Plan(
+        bundle=bundle,
+        sampler=dataclasses.replace(bundle.config.sampler, **changes),
+        classes=classes or tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0),
+        count=parsed.count,
+        seed=parsed.seed,
+        batch=parsed.batch,
+    )
+    if plan.shape[-1] not in (1, 3):
+        raise UserError(f"the model draws {plan.shape[-1]} channels, but metrics need images in grey or RGB.")
+    extractor, details, dims = _given(parsed, plan.shape)
+    check_count(plan.count, dims, "--count")
+    if parsed.reference is None:
+        reference = evaluation.real_images(bundle, plan.classes, "train")
+    else:
+        reference = open_reference_file(parsed.reference, plan.shape)
+    if reference.most is not None:
+        check_count(reference.most, dims, "the number of reference images")
+
+    out = parsed.out or _default_folder(parsed.source)
+    check_record(out, details["name"], str(parsed.reference) if parsed.reference else None)
+    shards = open_shards(plan, out)
+    if extractor is None:
+        extractor = _judge(parsed, plan, out, details)
+    del details["name"]
+    record = evaluation.measure(plan, shards, extractor, reference, source=parsed.source, details=details)
+    _say(record, out)
+    return 0
+
+
+def _check(parsed: Arguments) -> None:
+    """What can be refused without opening anything."""
+    if parsed.extractor == "inception" and parsed.inception_weights is None:
+        raise UserError("--extractor is inception, but --inception-weights is not given; it must name their file.")
+    if parsed.extractor != "inception" and parsed.inception_weights is not None:
+        raise UserError(f"--inception-weights is given, but --extractor is {parsed.extractor} and must be inception.")
+    if parsed.judge_steps is not None and (parsed.judge_steps < 1 or parsed.extractor != "judge"):
+        raise UserError(f"--judge-steps is {parsed.judge_steps}, but it must be 1 or more, for the judge alone.")
+
+
+def _default_folder(source: Path) -> Path:
+    inside = (source / "config.json").is_file()
+    return source / "evaluation" if inside else source.parent / f"{source.name}_evaluation"
+
+
+def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | None, dict[str, Any], int]:
+    """The extractor (None: the judge, trained later), what the record says of it, and its number of features."""
+    from kind_jax.evaluate import inception_net, judge, judge_net
+    from kind_jax.evaluate.inception import load_inception
+    from kind_jax.evaluate.metrics import check_count
+    from kind_jax.evaluate.user_extractor import load_extractor
+
+    if parsed.extractor == "judge":
+        steps = parsed.judge_steps or judge.STEPS
+        return None, {"name": "judge", "steps": steps, "seed": 0}, judge_net.FEATURES
+    if parsed.extractor == "inception":
+        assert parsed.inception_weights is not None
+        check_count(parsed.count, inception_net.POOL, "--count")  # before 90 MB are read
+        found = load_inception(parsed.inception_weights)
+        details = {"weights": str(parsed.inception_weights), "resize": inception_net.RESIZE, "logits": "without bias"}
+    else:
+        found, details = load_extractor(parsed.extractor, shape), {"code": parsed.extractor}
+    return found, {"name": found.name, **details}, found.dims
+
+
+def _judge(parsed: Arguments, plan: Plan, out: Path, details: dict[str, Any]) -> Extractor:
+    from kind_jax.evaluate import evaluation, judge
+
+    # The report of a run keeps its judge there too.
+    shared = (parsed.source / "config.json").is_file() and details["steps"] == judge.STEPS
+    cache = (parsed.source if shared else out) / "judge.safetensors"
+    if not cache.exists():
+        print("training the judge, a classifier of real images ...", flush=True)
+    return evaluation.judge_extractor(plan.bundle, steps=details["steps"], cache=cache)
+
+
+def _say(record: dict[str, Any], out: Path) -> None:
+    from kind_jax.evaluate import evaluation
+    from kind_jax.evaluate.record import FILE_NAME
+
+    samples, baseline = record["samples"], record["baseline"]
+    held_out = baseline.get("metrics", {})
+    rows = [
+        (name, _figure(name, value), _figure(name, held_out[name]) if name in held_out else "-")
+        for name, value in record["metrics"].items()
+    ]
+    header = ("metric", f"{samples['count']} samples", f"{baseline.get('count', 'no')} held-out images")
+    which, sampler = samples["weights"], samples["sampler"]
+    title = (
+        f"step {which['step']}, {which['which']} weights, {sampler['method']} {sampler['steps']} steps, guidance "
+        f"{sampler['guidance']:g}, extractor {record['extractor']['name']}"
+    )
+    table(title, header, rows)
+    if "none" in baseline:
+        print(f"no baseline of real images: {baseline['none']}")
+    paths = {"record": FILE_NAME, "samples": evaluation.SAMPLES, "grid": evaluation.GRID}
+    say_paths("written", {name: out / file for name, file in paths.items()})
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:.1%}" if name == "class_accuracy" else f"{value:.3f}"

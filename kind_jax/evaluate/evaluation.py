@@ -1,0 +1,120 @@
+"""One evaluation from samples to record."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kind_jax.deploy.bundle import Bundle
+from kind_jax.errors import UserError
+from kind_jax.evaluate import adm, generate, judge
+from kind_jax.evaluate.extractor import Extractor, JudgeExtractor
+from kind_jax.evaluate.generate import Plan
+from kind_jax.evaluate.metrics import compare, look, needed
+from kind_jax.evaluate.pixels import dequantise
+from kind_jax.evaluate.progress import counting
+from kind_jax.evaluate.record import make_record, write_record
+from kind_jax.evaluate.reference import RealImages, ReferenceFile, look_at_reference, open_real
+from kind_jax.evaluate.shards import Shards
+from kind_jax.images import grid, save_png
+
+SAMPLES, GRID = "samples.npz", "samples.png"
+_JUDGE_IMAGES = 100_000  # held in memory; more say no more to a small classifier
+
+
+def real_images(bundle: Bundle, classes: tuple[int, ...], split: Any) -> RealImages:
+    """Images of the data set that a bundle's config names.
+
+    Raises:
+      UserError: it cannot be opened, or is not the model's.
+    """
+    model = bundle.config.model
+    shape = (model.size, model.size, model.channels)
+    return open_real(bundle.config.data, split, bundle.class_names, classes, shape)
+
+
+def judge_extractor(bundle: Bundle, *, steps: int, cache: Path) -> JudgeExtractor:
+    """The offline judge of a bundle's data set, all classes, trained or read from ``cache``.
+
+    Raises:
+      UserError: the data set cannot be opened, or ``cache`` is no judge.
+    """
+    names = bundle.class_names
+    real = real_images(bundle, tuple(range(len(names))), "train")
+    source = real.dataset.source
+    rows = np.arange(len(source))
+    if len(source) > _JUDGE_IMAGES:
+        rows = np.sort(np.random.default_rng(0).permutation(len(source))[:_JUDGE_IMAGES])
+    records = source.gather(rows)
+    found = judge.train_judge(records["image"], records["label"], len(names), seed=0, steps=steps, cache=cache)
+    return JudgeExtractor(judge=found)
+
+
+def measure(
+    plan: Plan,
+    shards: Shards,
+    extractor: Extractor,
+    reference: RealImages | ReferenceFile,
+    *,
+    source: Path,
+    details: dict[str, Any],
+) -> dict[str, Any]:
+    """Draw what is missing, measure, and write samples.npz, samples.png and evaluation.json into the shards' folder.
+
+    Args:
+      source: what was evaluated, for the record.
+      details: what else the extractor's features depend on, for the record.
+
+    Returns:
+      The record.
+
+    Raises:
+      UserError: too few images, features that are not finite, samples that are not finite, or a full disk.
+    """
+    with counting("measuring the reference", reference.most) as progress:
+        real = look_at_reference(reference, extractor, plan.shape[-1], progress=progress)
+    with counting("drawing samples", plan.count) as progress:
+        generate.generate(plan, shards, progress=progress)
+    with counting("measuring the samples", plan.count) as progress:
+        drawn = look(extractor, generate.batches(shards), "the samples", progress=progress)
+    metrics = compare(extractor.names, drawn, real)
+    try:
+        held_out = dataclasses.replace(real_images(plan.bundle, plan.classes, "test"), limit=plan.count)
+        baseline = _baseline(held_out, extractor, real)
+    except UserError as e:
+        baseline = {"none": str(e)}
+    adm.write_samples(
+        shards.folder / SAMPLES, (pixels for pixels, _ in generate.batches(shards)), plan.labels, plan.shape[:2]
+    )
+    _save_grid(plan, shards)
+    record = make_record(
+        source=source,
+        settings=plan.settings,
+        extractor=extractor,
+        details=details,
+        reference=reference.record(real.count),
+        metrics=metrics,
+        baseline=baseline,
+    )
+    write_record(shards.folder, record)
+    return record
+
+
+def _baseline(held_out: RealImages, extractor: Extractor, real: Any) -> dict[str, Any]:
+    """What real images that no model was trained on get, in the samples' number or as many as there are."""
+    if held_out.most < needed(extractor.dims):
+        return {"none": f"{held_out.most} held-out images are fewer than the {needed(extractor.dims)} needed"}
+    seen = look(extractor, held_out, "the held-out images")
+    return {**held_out.record(seen.count), "metrics": compare(extractor.names, seen, real)}
+
+
+def _save_grid(plan: Plan, shards: Shards) -> None:
+    columns = min(len(plan.classes), 10)
+    rows = min(8, max(1, plan.count // len(plan.classes)))
+    first = next(generate.batches(shards))[0]
+    picks = [r * len(plan.classes) + c for r in range(rows) for c in range(columns)]
+    pixels = first[[i for i in picks if i < len(first)]]
+    save_png(shards.folder / GRID, grid(dequantise(pixels), columns, scale=max(1, 48 // plan.shape[0])))

@@ -1,0 +1,183 @@
+"""All metrics from one pass over the images. N: images, H, W, C: their shape, K: classes, D: features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, UInt8
+
+from kind_jax.errors import UserError
+from kind_jax.evaluate.extractor import Extractor, MetricNames
+from kind_jax.evaluate.frechet import frechet_distance
+from kind_jax.evaluate.moments import Gaussian, Moments
+from kind_jax.evaluate.neighbours import precision_recall
+from kind_jax.evaluate.pixels import dequantise
+
+BATCH = 256
+SPLIT = 5000
+REFERENCE_IMAGES = 10_000
+"""Images of a reference that precision and recall are measured against, as in ADM's reference batches."""
+
+Batches = Iterable[tuple[UInt8[np.ndarray, "_ H W C"], Int[np.ndarray, " _"] | None]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What an extractor saw in a set of images; what it did not see, or was not asked, is None.
+
+    Attributes:
+      kept: pool features, of all images or of a random part.
+      score: see :class:`Score`.
+      accuracy: share of images in which the extractor sees the class of their label.
+    """
+
+    count: int
+    pool: Gaussian
+    spatial: Gaussian | None = None
+    kept: Float32[np.ndarray, "N D"] | None = None
+    score: float | None = None
+    accuracy: float | None = None
+
+
+class Score:
+    """The Inception score, exp E[KL(p(y|x) ‖ p(y))], as in ADM: the mean over consecutive splits of 5000 images.
+
+    Salimans et al. 2016. The last split may be smaller. p(y) is the mean over the split.
+    """
+
+    def __init__(self, split: int = SPLIT) -> None:
+        self._split, self._waiting, self._scores = split, np.zeros((0, 0), np.float32), list[float]()
+
+    def add(self, probabilities: Float[np.ndarray, "N K"]) -> None:
+        """N more rows, in order."""
+        self._waiting = np.concatenate([self._waiting.reshape(-1, probabilities.shape[1]), probabilities])
+        while len(self._waiting) >= self._split:
+            self._scores.append(_split_score(self._waiting[: self._split]))
+            self._waiting = self._waiting[self._split :]
+
+    def value(self) -> float:
+        """The score of all rows so far."""
+        rest = [_split_score(self._waiting)] if len(self._waiting) else []
+        return float(np.mean(self._scores + rest))
+
+
+def _split_score(probabilities: np.ndarray) -> float:
+    p = probabilities.astype(np.float64)
+    marginal = np.broadcast_to(p.mean(axis=0)[None, :], p.shape)
+    some = p > 0  # 0 log 0 is 0
+    divergence = np.zeros_like(p)
+    divergence[some] = p[some] * (np.log(p[some]) - np.log(marginal[some]))
+    return float(np.exp(divergence.sum(axis=1).mean()))
+
+
+class _Sample:
+    """At most ``limit`` rows of a stream, each as likely as any other, in the order of the stream."""
+
+    def __init__(self, limit: int | None, seed: int = 0) -> None:
+        self._limit, self._rng = limit, np.random.default_rng(seed)
+        self._rows, self._draws = list[np.ndarray](), np.zeros(0)
+
+    def add(self, rows: np.ndarray) -> None:
+        self._rows.append(rows.astype(np.float32))
+        self._draws = np.concatenate([self._draws, self._rng.random(len(rows))])
+        if self._limit is not None and len(self._draws) > 2 * self._limit:
+            self._rows = [self._shrunk()]
+
+    def _shrunk(self) -> np.ndarray:
+        rows = np.concatenate(self._rows)
+        if self._limit is None or len(rows) <= self._limit:
+            return rows
+        best = np.sort(np.argpartition(self._draws, self._limit)[: self._limit])
+        self._draws = self._draws[best]
+        return rows[best]
+
+    def value(self) -> np.ndarray:
+        return self._shrunk()
+
+
+def needed(dims: int) -> int:
+    """Images that a Gaussian over ``dims`` features takes; precision and recall take four."""
+    return max(dims + 1, 4)
+
+
+def check_count(count: int, dims: int, what: str) -> None:
+    """Refuse a set that is too small for a Fréchet distance.
+
+    Raises:
+      UserError: naming the number that is needed.
+    """
+    if count < needed(dims):
+        raise UserError(f"{what} is {count}, but {dims} features need at least {needed(dims)} images.")
+
+
+def look(
+    extractor: Extractor,
+    batches: Batches,
+    what: str,
+    *,
+    keep: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Seen:
+    """One pass: the extractor is called once for each image.
+
+    Args:
+      batches: pixels, and labels where classes matter; of any sizes.
+      what: names the images in errors.
+      keep: rows of pool features that are kept for precision and recall; None keeps all.
+      progress: called with the number of images seen.
+
+    Raises:
+      UserError: too few images for a Gaussian, or features that are not finite.
+    """
+    pool, spatial, score, sample = Moments(), Moments(), Score(), _Sample(keep)
+    right, labelled, scored = 0, 0, False
+    for pixels, labels in batches:
+        for start in range(0, len(pixels), BATCH):
+            some = slice(start, start + BATCH)
+            features = extractor(dequantise(pixels[some]))
+            pool.add(features.pool)
+            sample.add(features.pool)
+            if features.spatial is not None:
+                spatial.add(features.spatial)
+            if features.probabilities is not None:
+                scored = True
+                score.add(features.probabilities)
+                if extractor.knows_classes and labels is not None:
+                    right += int(np.sum(features.probabilities.argmax(axis=1) == labels[some]))
+                    labelled += len(features.pool)
+            progress(pool.count)
+    return Seen(
+        count=pool.count,
+        pool=pool.fit(what),
+        spatial=spatial.fit(what) if spatial.count else None,
+        kept=sample.value(),
+        score=score.value() if scored else None,
+        accuracy=right / labelled if labelled else None,
+    )
+
+
+def compare(names: MetricNames, samples: Seen, reference: Seen) -> dict[str, float]:
+    """Every metric that both sides allow, by its name.
+
+    Raises:
+      UserError: features of different numbers of dimensions.
+    """
+    found: dict[str, float] = {}
+    if samples.accuracy is not None:
+        found["class_accuracy"] = samples.accuracy
+    found[names.frechet] = _distance(samples.pool, reference.pool)
+    if samples.spatial is not None and reference.spatial is not None:
+        found[names.spatial] = _distance(samples.spatial, reference.spatial)
+    if samples.score is not None:
+        found[names.score] = samples.score
+    if samples.kept is not None and reference.kept is not None:
+        found["precision"], found["recall"] = precision_recall(reference.kept, samples.kept)
+    return found
+
+
+def _distance(a: Gaussian, b: Gaussian) -> float:
+    if a.mean.shape != b.mean.shape:
+        raise UserError(f"the samples have {len(a.mean)} features, but the reference has {len(b.mean)}.")
+    return frechet_distance(a.mean, a.cov, b.mean, b.cov)

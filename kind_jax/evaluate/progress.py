@@ -1,0 +1,47 @@
+"""How far an evaluation is: a live bar on a terminal, a few lines in a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_QUIET = 10.0  # seconds between lines of a log file
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of images done; what was done before the first call is not timed."""
+    console = Console(file=sys.stdout)
+    if sys.stdout.isatty() and not console.is_dumb_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    print(f"{what} ...", flush=True)
+    began, first, spoken = time.monotonic(), 0, time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal began, first, spoken
+        now = time.monotonic()
+        if not first:  # the first batch compiles: it is no measure of speed
+            began, first = now, done
+        if now - spoken < _QUIET:
+            return
+        spoken = now
+        speed = (done - first) / max(now - began, 1e-9)
+        left = f", {_clock((total - done) / speed)} left" if total and speed > 0 else ""
+        print(f"{what}: {done}{f' of {total}' if total else ''} images{left}", flush=True)
+
+    yield say

@@ -1,0 +1,174 @@
+"""kind-jax evaluate, as a user meets it."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from kind_jax import sampling
+from kind_jax.cli import main
+from kind_jax.deploy import artifact
+from kind_jax.evaluate import judge_train
+
+CONFIG = tiny.change(tiny.CONFIG, sampler={"steps": 2})
+
+
+@pytest.fixture(scope="module")
+def art(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "art"
+    artifact.write(
+        directory, config=CONFIG, collections=tiny.weights(CONFIG.model), groups=range(10),
+        class_names=[str(c) for c in range(10)], weights="ema", step=4,
+    )  # fmt: skip
+    return directory
+
+
+@pytest.fixture(scope="module")
+def out(art):
+    """An evaluation with every default but its size."""
+    assert main(["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]) == 0
+    return art.parent / "art_evaluation"
+
+
+def read(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_the_record_names_everything_that_moves_the_figures(out):
+    record = read(out)
+    samples = record["samples"]
+    assert samples["weights"] | {"sha256": ""} == {"which": "ema", "ema_rate": 0.9999, "step": 4, "sha256": ""}
+    assert samples["sampler"] == {
+        "method": "euler", "steps": 2, "guidance": 1.0, "guidance_channels": None, "eta": 0.0
+    }  # fmt: skip
+    assert (samples["seed"], samples["count"], samples["batch"], samples["classes"]) == (0, 50, 32, list(range(10)))
+    assert samples["diffusion"]["process"] == "flow"
+    assert record["extractor"]["name"] == "judge"
+    assert record["extractor"]["steps"] == 30
+    assert len(record["extractor"]["fingerprint"]) == len(samples["weights"]["sha256"]) == 64
+    assert record["reference"]["count"] == 1297
+    assert record["reference"]["fingerprint"]["split"] == "train"
+    assert "floor" in record["images"]
+    assert {"python", "kind-jax", "jax", "jaxlib", "flax", "numpy"} <= set(record["versions"])
+    assert record["devices"]["platform"] == "cpu"
+    names = {"class_accuracy", "judge_frechet", "judge_score", "precision", "recall"}
+    assert set(record["metrics"]) == set(record["baseline"]["metrics"]) == names
+    assert record["baseline"]["fingerprint"]["split"] == "test"
+    assert record["baseline"]["count"] == 50
+    # Noise is further from digits than other digits are.
+    assert record["metrics"]["judge_frechet"] > 3 * record["baseline"]["metrics"]["judge_frechet"]
+    assert record["baseline"]["metrics"]["recall"] > 0.5
+
+
+def test_files(out):
+    with np.load(out / "samples.npz") as file:
+        assert file["arr_0"].shape == (50, 8, 8, 3)
+        np.testing.assert_array_equal(file["arr_1"], np.arange(50) % 10)
+    assert np.asarray(Image.open(out / "samples.png")).std() > 0
+
+
+def test_the_same_command_again_draws_nothing_and_says_the_same(art, out, monkeypatch, capsys):
+    before = read(out)
+    monkeypatch.setattr(sampling, "draw", None)
+    monkeypatch.setattr(judge_train, "fit", None)
+    assert main(["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]) == 0
+    assert read(out) == before
+    printed = capsys.readouterr().out
+    for text in ("50 samples", "50 held-out images", "judge_frechet", "extractor judge", "samples.npz"):
+        assert text in printed
+
+
+def test_other_extractors_and_references(art, out, tmp_path, monkeypatch, capsys):
+    """The samples of a finished evaluation are measured again by code of the user's, against real or own images."""
+    code = tmp_path / "corner.py"
+    code.write_text("def get_extractor():\n    return lambda x: x[:, 2:4, 2:6, 0].reshape(len(x), -1)\n")
+    monkeypatch.setattr(sampling, "draw", None)
+    # A copy without the record: its samples serve again.
+    again = tmp_path / "again"
+    (again / "shards").mkdir(parents=True)
+    for name in ("settings.json", "shards/00000.npz"):
+        (again / name).write_bytes((out / name).read_bytes())
+    args = ["evaluate", str(art), "--count", "50", "--batch", "32", "--out", str(again), "--extractor", str(code)]
+    assert main(args) == 0
+    record = read(again)
+    assert set(record["metrics"]) == {"corner_frechet", "precision", "recall"}
+    assert main([*args, "--reference", str(out / "samples.npz")]) == 2
+    assert "was measured by corner against the data set" in capsys.readouterr().err
+
+    (again / "evaluation.json").unlink()
+    assert main([*args, "--reference", str(out / "samples.npz")]) == 0
+    record = read(again)
+    assert record["reference"]["count"] == 50
+    assert record["metrics"]["corner_frechet"] == pytest.approx(0, abs=1e-9)  # the samples against themselves
+    assert (record["metrics"]["precision"], record["metrics"]["recall"]) == (1, 1)
+
+    statistics = {"mu": np.zeros(8), "sigma": np.eye(8)}
+    (again / "evaluation.json").unlink()
+    np.savez(tmp_path / "stats.npz", **statistics)
+    assert main([*args, "--reference", str(tmp_path / "stats.npz")]) == 2
+    assert "with statistics of Inception, but the extractor is corner" in capsys.readouterr().err
+    np.savez(tmp_path / "stats.npz", **statistics, extractor=record["extractor"]["fingerprint"])
+    assert main([*args, "--reference", str(tmp_path / "stats.npz")]) == 0
+    record = read(again)
+    assert set(record["metrics"]) == {"corner_frechet"}
+    assert record["metrics"]["corner_frechet"] > 0
+
+
+def test_some_classes(art, out, tmp_path):
+    args = ["evaluate", str(art), "--count", "40", "--classes", "3,8", "--out", str(tmp_path / "two")]
+    code = tmp_path / "mean.py"
+    code.write_text("def get_extractor():\n    return lambda x: x.mean(axis=(1, 3))\n")
+    assert main([*args, "--extractor", str(code), "--batch", "32"]) == 0
+    record = read(tmp_path / "two")
+    with np.load(tmp_path / "two" / "samples.npz") as file:
+        assert set(file["arr_1"]) == {3, 8}
+    assert record["reference"]["classes"] == [3, 8]
+    assert 200 < record["reference"]["count"] < 300
+    assert record["baseline"]["count"] == 40
+
+
+MISTAKES = {
+    "too few samples": (["--count", "32"], "--count is 32, but 32 features need at least 33 images."),
+    "too few for Inception": (
+        ["--extractor", "inception", "--inception-weights", "w.npz"],
+        "--count is 500, but 2048 features need at least 2049 images.",
+    ),
+    "no weights": (["--extractor", "inception", "--count", "3000"], "--inception-weights is not given"),
+    "absent weights": (
+        ["--extractor", "inception", "--count", "3000", "--inception-weights", "w.npz"],
+        "--inception-weights is 'w.npz', but no such file exists",
+    ),
+    "weights of nothing": (["--inception-weights", "w.npz"], "--extractor is judge and must be inception"),
+    "unknown extractor": (["--extractor", "dino"], "it must be judge, inception, a Python file, or module:function"),
+    "absent reference": (["--reference", "x.npz"], "--reference is 'x.npz', but no such file exists"),
+    "unknown class": (["--classes", "12"], "class is 12, but it must be between 0 and 9"),
+    "wrong sampler": (["--method", "ddpm"], "'euler' or 'heun' for the flow process"),
+    "steps of no judge": (["--judge-steps", "0"], "--judge-steps is 0"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_refused_before_anything_is_done(mistake, art, tmp_path, monkeypatch, capsys):
+    args, message = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sampling, "draw", None)
+    monkeypatch.setattr(judge_train, "fit", None)
+    assert main(["evaluate", str(art), "--out", "new", *args]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_evaluation_is_not_mixed_with_another(art, out, monkeypatch, capsys):
+    monkeypatch.setattr(sampling, "draw", None)
+    args = ["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]
+    assert main([*args, "--seed", "1"]) == 2
+    assert "was begun with seed 0, but it is 1 now; use another --out" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--help"])
+    assert stop.value.code == 0
+    assert "--inception-weights" in capsys.readouterr().out
