@@ -10,7 +10,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo test lint format train clean \
-	study-digits study-size study-novel study-shift study-diversion study-transfer-cost
+	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
+	study-compose-speed
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -50,6 +51,9 @@ study-diversion: $(STAMP)  ## where the class knowledge sits: tailors swapped, k
 
 study-transfer-cost: $(STAMP)  ## step time and memory of transfer against full fine-tuning
 	$(BIN)/python studies/transfer_cost.py $(ARGS)
+
+study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
+	$(BIN)/python studies/compose_speed.py $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=...")'

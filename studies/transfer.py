@@ -68,6 +68,9 @@ def methods(classes: int) -> dict[str, Method]:
     return {
         "KIND": Method(base="kind", transfer={"method": "kind"}),
         "KIND, 2 tailors": Method(base="kind", transfer={"method": "kind"}, model={"factor": {"tailors": 2}}),
+        "KIND, adaLN and final layer too": Method(
+            base="kind", transfer={"method": "kind", "thaw": ("blocks/adaln", "final")}
+        ),
         "KIND, all trained": Method(base="kind", transfer={"method": "full"}),
         "KIND, scratch": Method(base="kind"),
         "dense, all trained": Method(base="dense", transfer={"method": "full"}),
