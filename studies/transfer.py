@@ -71,6 +71,8 @@ def methods(classes: int) -> dict[str, Method]:
         "KIND, adaLN and final layer too": Method(
             base="kind", transfer={"method": "kind", "thaw": ("blocks/adaln", "final")}
         ),
+        "KIND, nearest tailors": Method(base="kind", transfer={"method": "kind", "tailors": "nearest"}),
+        "KIND, silent tailors": Method(base="kind", transfer={"method": "kind", "tailors": "silent"}),
         "KIND, all trained": Method(base="kind", transfer={"method": "full"}),
         "KIND, scratch": Method(base="kind"),
         "dense, all trained": Method(base="dense", transfer={"method": "full"}),
@@ -178,8 +180,12 @@ def main() -> None:
         for name, found in results.items()
     }
     atomic_write_bytes(study.folder / "frechet.png", curves(lines, "steps of transfer", "Fréchet, times train vs test"))
+    k = arguments.tune_at
+    points = {name: [(f["trained"], [run[str(k)]["frechet"] for run in f["seeds"]])] for name, f in results.items()}
+    picture = curves(points, "trained parameters", f"Fréchet after {k} steps, times train vs test")
+    atomic_write_bytes(study.folder / "parameters.png", picture)
     print(markdown(rows))
-    for file in ("summary.json", "summary.md", "frechet.png"):
+    for file in ("summary.json", "summary.md", "frechet.png", "parameters.png"):
         print(f"  {study.folder / file}")
 
 
