@@ -8,7 +8,8 @@ scratch, fine-tuning everything, or adapters of a dense model, adapters with as 
 
 KIND and a dense DiT of the same width and depth are pre-trained for the same steps. Every method then gets the same
 steps and batches. Its learning rate is chosen from the same grid, by the Fréchet distance after `--tune-at` steps on
-seed 0; then all seeds run at that rate. Every result is kept under --out, and an interrupted study continues.
+seed 0 (beyond the grid's end while the best rate is the highest); then all seeds run at that rate. Every result is kept
+under --out, and an interrupted study continues.
 """
 
 from __future__ import annotations
@@ -147,8 +148,12 @@ class Study:
             weights = trainer.run(initial, rate=rate, seed=self.arguments.seeds[0], at=[self.arguments.tune_at])
             return self.referee.score(merged, weights[self.arguments.tune_at], seed=1)
 
-        tuned = {r: self.records.get(f"{name} | rate {r:g}", lambda r=r: tune(r)) for r in self.arguments.rates}
-        best = min(tuned, key=lambda r: tuned[r]["frechet"])
+        tuned: dict[float, dict[str, float]] = {}
+        for rate in self.arguments.rates:
+            tuned[rate] = self.records.get(f"{name} | rate {rate:g}", lambda rate=rate: tune(rate))
+        # The best rate must not be the end of the grid, or the method would be sold short.
+        while (best := min(tuned, key=lambda r: tuned[r]["frechet"])) == max(tuned) and best < 10:
+            tuned[3 * best] = self.records.get(f"{name} | rate {3 * best:g}", lambda rate=3 * best: tune(rate))
 
         def evaluate(seed: int) -> dict[str, Any]:
             found = trainer.run(self.begin(method, config, seed), rate=best, seed=seed, at=at)
