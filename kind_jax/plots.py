@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 _INK, _MUTED, _LINE, _PAPER = "#1f2430", "#6b7280", "#e5e7eb", "#ffffff"
 _COLOURS = ("#4263eb", "#f59f00", "#12a37c", "#d6336c", "#7950f2", "#868e96")
@@ -168,9 +168,10 @@ def curves(
     for i, (name, points) in enumerate(lines.items()):
         x = [at for at, _ in points]
         values = [np.asarray(v, np.float64) for _, v in points]
-        style = ("-", "--", ":")[i // len(_COLOURS) % 3]
+        style, marker = (("-", "o"), ("--", "s"), (":", "^"))[i // len(_COLOURS) % 3]
         colour = _COLOURS[i % len(_COLOURS)]
-        axes.plot(x, [v.mean() for v in values], style, marker="o", markersize=4, color=colour, label=name,
+        size = 4 if len(points) > 1 else 7
+        axes.plot(x, [v.mean() for v in values], style, marker=marker, markersize=size, color=colour, label=name,
                   linewidth=1.4 if i else 2.8, zorder=3 if i else 4)  # fmt: skip
         axes.fill_between(
             x, [v.min() for v in values], [v.max() for v in values], color=colour, alpha=0.12, linewidth=0
@@ -180,11 +181,17 @@ def curves(
     axes.set_xscale("log")
     axes.set_yscale("log")
     ticks = sorted({at for points in lines.values() for at, _ in points})
-    if len(ticks) <= 10:
+    if all(len(points) > 1 for points in lines.values()) and len(ticks) <= 10:
         axes.set_xticks(ticks, [EngFormatter(sep="", places=None)(t) for t in ticks])
         axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="both", length=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))

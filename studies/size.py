@@ -18,7 +18,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -36,7 +36,6 @@ from kind_jax.sampling import draw
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.py"
 DENSE = {"factor": {"projections": ()}, "label_embedding": True}
-CRITERIA = ("svd", "energy")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,8 @@ class Arguments:
     steps: int = 1200
     sizes: tuple[int, ...] = (90_000, 120_000, 150_000, 180_000, 220_000, 260_000, 300_000)
     """Most parameters of each composed and of each truncated model."""
+    criteria: tuple[Literal["svd", "energy"], ...] = ("svd",)
+    """How components are ranked."""
     widths: tuple[int, ...] = (24, 40, 52)
     """Widths of the dense models trained from scratch."""
     out: Path = Path("runs/study-size")
@@ -67,7 +68,7 @@ class Study:
     def weights(self, name: str, config: Config, seed: int) -> partition.Collections:
         return pretrained(config, seed, self.arguments.models / f"{name}_{config.train.steps}_{seed}.safetensors")
 
-    def composed(self, seed: int, size: int, criterion: str) -> dict[str, float]:
+    def composed(self, seed: int, size: int, criterion: Literal["svd", "energy"]) -> dict[str, float]:
         """Ten one-class models of at most this size, and their samples judged together."""
         bundle = as_bundle(self.kind, self.weights("kind", self.kind, seed))
         parts = [self.samples_at(bundle, (c,), size, criterion) for c in range(10)]
@@ -79,7 +80,7 @@ class Study:
         return self.judged([self.samples_at(bundle, tuple(range(10)), size, "svd")])
 
     def samples_at(
-        self, bundle: Bundle, classes: tuple[int, ...], size: int, criterion: str
+        self, bundle: Bundle, classes: tuple[int, ...], size: int, criterion: Literal["svd", "energy"]
     ) -> tuple[int, np.ndarray, np.ndarray]:
         """Parameters of the model that is left within ``size``, and its samples."""
         made = compose(bundle, classes=classes, max_params=size, criterion=criterion)
@@ -109,7 +110,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     study = Study(arguments)
     results: dict[str, dict[int, list[dict[str, float]]]] = {}
-    for criterion in CRITERIA:
+    for criterion in arguments.criteria:
         name = f"composed KIND, one class, {criterion}"
         results[name] = {
             n: study.over_seeds(f"{name} | {n}", lambda s, n=n, c=criterion: study.composed(s, n, c))
