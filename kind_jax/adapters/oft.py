@@ -27,7 +27,7 @@ def init(
     return kernel, {"q": jnp.zeros((depth, d_in // config.block, free), kernel.dtype)}
 
 
-_ITERATIONS = 10
+_ITERATIONS = 20  # enough for rotations far beyond what training reaches: |Q|² up to 1e5
 
 
 def rotation(free: Float[Array, "L blocks free"], block: int) -> Float[Array, "L blocks side side"]:

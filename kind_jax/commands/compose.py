@@ -38,7 +38,8 @@ class Arguments:
     form: Literal["auto", "dense", "factored"] = "auto"
     """Weights as one matrix, as components, or each as is cheaper."""
     criterion: Literal["svd", "energy", "loss"] = "svd"
-    """What ranks components: their energy after factoring anew (svd) or as they are, or the loss on training images."""
+    """What ranks components: their energy after factoring anew (svd; by far the best at small sizes) or as they are, or
+    the loss on training images."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     plot: Path | None = None
@@ -50,7 +51,7 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, compose and write; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax compose")
-    check_png(parsed.plot)
+    check_png(parsed.plot, "--plot")
     classes = parse_classes(parsed.classes) or ()
     bounds = {"max_params": _amount("--max-params", parsed.max_params)}
     bounds["max_flops"] = _amount("--max-flops", parsed.max_flops)

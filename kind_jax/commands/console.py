@@ -42,10 +42,10 @@ def option(args: list[str], name: str) -> str | None:
     return None
 
 
-def check_png(out: Path | None) -> None:
+def check_png(out: Path | None, option: str = "--out") -> None:
     """Refuse a picture's path that does not end in .png, before any work is done."""
     if out is not None and out.suffix.lower() != ".png":
-        raise UserError(f"--out is {str(out)!r}, but it must end in .png.")
+        raise UserError(f"{option} is {str(out)!r}, but it must end in .png.")
 
 
 def say_paths(headline: str, paths: Mapping[str, Path]) -> None:

@@ -37,6 +37,8 @@ def run(args: list[str]) -> int:
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax grow")
     if (parsed.add is None) == (parsed.fresh is None):
         raise UserError("either --add or --fresh must be given, one of the two.")
+    if not 0 <= parsed.seed < 2**32:
+        raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
     names = [] if parsed.fresh is None else [name.strip() for name in parsed.fresh.split(",")]
     if not all(names):
         raise UserError(f"--fresh is {parsed.fresh!r}, but it must be class names like cat,dog.")

@@ -58,6 +58,9 @@ def run(args: list[str]) -> int:
         raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
     path = option(args, "--config")
     base = load_file(path) if path else Config() if asks_help else _settings_of(Path(args[0]))
+    if path is None and option(args, "--data.source") not in (None, base.data.source):
+        # The source's choice of classes means nothing in another data set.
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, classes=None))
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"
         base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))
@@ -69,12 +72,14 @@ def run(args: list[str]) -> int:
 
     source = open_bundle(parsed.source, weights=parsed.weights)
     config = parsed.settings
+    names = open_dataset(config.data, "train").class_names
     if path is None:
-        classes = len(open_dataset(config.data, "train").class_names)
+        classes = len(names)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=classes, groups=None))
     cost = footprint(prepare(source, config))
     print(
-        f"{config.transfer.method}: {cost.trained:,} of {cost.parameters:,} parameters are trained; "
+        f"{config.transfer.method} to {len(names)} classes ({', '.join(names)[:60]}): "
+        f"{cost.trained:,} of {cost.parameters:,} parameters are trained; "
         f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
     )
     summary = transfer(source, config, parsed.workdir, stop_after=parsed.stop_after)

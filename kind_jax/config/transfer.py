@@ -22,7 +22,7 @@ class TransferConfig:
         and trains everything (heuristic learngene). The others freeze a dense model and train adapters of its
         kernels: ``lora``, ``pissa``, ``dora``, ``svdiff``, ``oft``.
       thaw: frozen dense parameters that are trained all the same, as beginnings of their paths, like ``final`` or
-        ``blocks/adaln``. The rows of new classes in a label embedding are always trained.
+        ``blocks/adaln``. The rows of new classes in a label embedding are always trained; ``kind`` keeps its null row.
       tailors: how fresh tailors begin. ``random``: as a new model's. ``silent``: the same with s = 0, so that the model
         begins as its learngenes. ``mean``: the mean over the source's groups. ``nearest``: a copy of the source's group
         that best denoises the new class's images.
@@ -48,7 +48,7 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "transfer.rank", self.rank, "1 or more")
-        require(self.block >= 1, "transfer.block", self.block, "1 or more")
+        require(self.block >= 2, "transfer.block", self.block, "2 or more")
         require(math.isfinite(self.scale) and self.scale > 0, "transfer.scale", self.scale, "positive and finite")
         require(len(self.projections) > 0, "transfer.projections", self.projections, "at least one projection")
         require(all(i >= 0 for i in self.layers), "transfer.layers", self.layers, "numbers of blocks, from 0")

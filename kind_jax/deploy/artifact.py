@@ -156,6 +156,10 @@ def read_manifest(directory: Path) -> Manifest:
             raise UserError(
                 f"{path} lists group {group}, but its config has {manifest.config.model.num_groups} groups."
             )
+    if manifest.composition is not None:
+        composed = {manifest.config.model.group_of_class[c] for c in manifest.composition.classes}
+        if not set(manifest.groups) <= composed:
+            raise UserError(f"{path} lists the groups {list(manifest.groups)}, but was composed of {sorted(composed)}.")
     shapes = model.definition(manifest.config.model)[1]
     expected = {f"{name}.safetensors" for name in (LEARNGENES, PARAMS) if shapes[name]}
     if shapes[TAILORS]:

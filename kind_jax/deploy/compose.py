@@ -95,7 +95,8 @@ def compose(
     weights, kept = zip(*(c.keep(*n, budget) for c, n in zip(choices, counts, strict=True)), strict=True)
     model, collections = assemble(settings, weights, bundle.collections[PARAMS])
 
-    folded = len(groups) == 1 and bool(bundle.collections[TAILORS])
+    before = bundle.composition is not None and bundle.composition.folded
+    folded = before or (len(groups) == 1 and bool(bundle.collections[TAILORS]))
     sampler = bundle.config.sampler
     if folded:
         # Folded tailors are on in the unconditional branch too; what is left of guidance is the label embedding's.

@@ -119,10 +119,9 @@ def _checked(call: Callable[[np.ndarray], Any], name: str, images: np.ndarray) -
         raise UserError(
             f"the extractor {name!r} failed on images of shape {images.shape}: {type(e).__name__}: {e}."
         ) from e
-    parts = vars(found) if isinstance(found, Features) else {"pool": np.asarray(found)}
+    given = vars(found) if isinstance(found, Features) else {"pool": found}
+    parts = {what: np.asarray(array) for what, array in given.items() if array is not None}
     for what, array in parts.items():
-        if array is None:
-            continue
         if array.ndim != 2 or len(array) != len(images) or array.dtype.kind != "f" or array.shape[1] == 0:
             raise UserError(
                 f"the extractor {name!r} returned {what} as {array.dtype.name}{list(array.shape)} for {len(images)} "
@@ -130,4 +129,4 @@ def _checked(call: Callable[[np.ndarray], Any], name: str, images: np.ndarray) -
             )
         if not np.isfinite(array).all():
             raise UserError(f"the extractor {name!r} returned {what} that are not all finite.")
-    return found if isinstance(found, Features) else Features(**parts)
+    return Features(**parts)

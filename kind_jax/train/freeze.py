@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from kind_jax import partition
 from kind_jax.config import OptimizerConfig
@@ -42,9 +43,22 @@ def moving(config: OptimizerConfig, collections: partition.Collections) -> parti
     kept = labels(config, collections)
     names = partition.flatten(kept)
     leaves = {path: leaf for path, leaf in partition.flatten(collections).items() if names[path] != FROZEN}
-    if not leaves:
+    if not sum(leaf.size for leaf in leaves.values()):
         raise UserError("optimizer.*.freeze leaves nothing to train, but at least one collection must be trained.")
     return partition.unflatten(leaves)
+
+
+def hold_null_row(collections: partition.Collections) -> partition.Collections:
+    """The same, but no gradient reaches the null row of the label embedding.
+
+    New classes can then join the model that they were learned beside: its unconditional branch is still the same.
+    """
+    params = partition.flatten(collections[partition.PARAMS])
+    table = params.get("label_embed/table")
+    if table is None:
+        return collections
+    params["label_embed/table"] = jnp.concatenate([table[:-1], jax.lax.stop_gradient(table[-1:])])
+    return {**collections, partition.PARAMS: partition.unflatten(params)}
 
 
 def _under(path: str, prefixes: tuple[str, ...]) -> bool:

@@ -83,16 +83,20 @@ def train(
         fingerprint = pipeline.fingerprint(dataset, batch=config.train.batch, seed=config.data.seed)
         meta = {"fingerprint": fingerprint, "class_names": list(dataset.class_names)}
 
-        # 2. State: from the newest checkpoint, or fresh. A fresh folder says at once whose it is, should we be killed.
+        # 2. State: from the newest checkpoint, or fresh. A fresh folder says at once whose it is, should we be killed;
+        # but first comes everything that may be refused.
+        resumes = bool(checkpoint_steps(directory / "checkpoints"))
+        weights = None if resumes else _initial(config, initial)
         if not (directory / "config.json").is_file():
             save_config(directory, config)
         shardings = sharding.shard_like(states.abstract(config), mesh)
         checkpoints = Checkpoints(directory / "checkpoints", config.train.keep)
-        if checkpoint_steps(checkpoints.directory):
+        if resumes:
             state = _resume(config, checkpoints, shardings, data, fingerprint)
         else:
-            weights = jax.device_put(_initial(config, initial), shardings.collections)
-            state = jax.jit(functools.partial(states.start, config), out_shardings=shardings)(weights)
+            placed = jax.device_put(weights, shardings.collections)
+            state = jax.jit(functools.partial(states.start, config), out_shardings=shardings)(placed)
+            del weights, placed
         start = done = int(state.step)
         if start > config.train.steps:
             raise UserError(
@@ -182,6 +186,14 @@ def _check_fits(config: Config, dataset: Dataset) -> None:
         raise UserError(
             f"model.size and model.channels make images {shape}, but data.source {config.data.source!r} has "
             f"{dataset.image_shape}."
+        )
+    settings = config.model
+    if settings.num_classes > 1 and not (
+        settings.label_embedding or any(form.tailors for form in settings.forms.values())
+    ):
+        raise UserError(
+            "model.label_embedding is False, but it must be True where no weight has tailors: nothing would tell the "
+            f"model which of its {settings.num_classes} classes to draw."
         )
     if config.model.num_classes != len(dataset.class_names):
         raise UserError(

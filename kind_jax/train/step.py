@@ -17,7 +17,7 @@ from kind_jax import adapters, model, partition
 from kind_jax.config import Config
 from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
-from kind_jax.train.freeze import moving
+from kind_jax.train.freeze import hold_null_row, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import TrainState
 
@@ -61,6 +61,8 @@ def loss(config: Config, collections: partition.Collections, draws: Draws) -> tu
     labels = jnp.where(draws.no_embedding, config.model.num_classes, draws.labels)
     noisy = process.corrupt(draws.clean, draws.noise, draws.t)
     weights = adapters.merge(config.transfer, collections)
+    if config.transfer.method == "kind":
+        weights = hold_null_row(weights)
     output = model.apply(config.model, weights, noisy, process.model_time(draws.t), labels, gate)
     parts = jax.tree.map(jnp.mean, process.losses(output, draws.clean, draws.noise, draws.t))
     return parts["loss"], parts

@@ -25,7 +25,7 @@ def start(config: Config, source: Bundle) -> partition.Collections:
     """
     fresh = model.init(config.model, config.train.seed)
     if config.transfer.method == "layers":
-        return _inherit_blocks(fresh, source.collections, config.transfer.layers)
+        return _inherit_blocks(config, fresh, source.collections)
     params = _with_new_rows(fresh[PARAMS], source.collections[PARAMS])
     collections = partition.transplant(fresh, {**source.collections, PARAMS: params}, (LEARNGENES, PARAMS))
     collections = {**collections, TAILORS: _tailors(config, fresh[TAILORS], source)}
@@ -43,20 +43,27 @@ def _with_new_rows(fresh: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]
     return partition.unflatten(leaves)
 
 
-def _inherit_blocks(fresh: partition.Collections, source: partition.Collections, layers: tuple[int, ...]):
+def _inherit_blocks(
+    config: Config, fresh: partition.Collections, source: partition.Collections
+) -> partition.Collections:
     """``fresh`` with some blocks' learngenes and dense parameters of ``source``; tailors know the old classes."""
+    layers = list(config.transfer.layers)
 
     def inherit(new: Any, old: Any) -> np.ndarray:
         new = np.array(new)
-        new[list(layers)] = np.asarray(old)[list(layers)]
+        new[layers] = np.asarray(old)[layers]
         return new
+
+    def blocks(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+        if config.model.factor.ranks is None:  # stacked: the depth axis comes first
+            return jax.tree.map(inherit, new, old)
+        return {**new, **{str(i): old[str(i)] for i in layers if str(i) in old}}
 
     names = [name for name in (LEARNGENES, PARAMS) if "blocks" in fresh[name]]
     for name in names:
         partition.check_like(source[name]["blocks"], fresh[name]["blocks"], f"the source's {name}")
     return fresh | {
-        name: {**fresh[name], "blocks": jax.tree.map(inherit, fresh[name]["blocks"], source[name]["blocks"])}
-        for name in names
+        name: {**fresh[name], "blocks": blocks(fresh[name]["blocks"], source[name]["blocks"])} for name in names
     }
 
 

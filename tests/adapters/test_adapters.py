@@ -100,3 +100,9 @@ def test_svdiff_trains_only_the_shifts():
 def test_a_factored_projection_cannot_be_adapted():
     with pytest.raises(UserError, match=r"transfer.projections contains 'qkv', but lora adapts dense kernels"):
         adapters.attach(config("lora"), tiny.weights(tiny.CONFIG.model))
+
+
+def test_oft_stays_orthogonal_far_from_the_start():
+    free = 3 * jnp.asarray(np.random.default_rng(1).standard_normal((1, 2, 496)), jnp.float32)
+    r = np.asarray(oft.rotation(free, 32), np.float64)
+    np.testing.assert_allclose(r @ np.swapaxes(r, 2, 3), np.broadcast_to(np.eye(32), r.shape), atol=2e-3)

@@ -1,5 +1,7 @@
 """Transfer: what moves, what stays bit-identical, what it costs, and what is refused."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,9 @@ import pytest
 import tiny
 
 from kind_jax import adapters, model, partition
-from kind_jax.config import CollectionConfig, Config
+from kind_jax.config import CollectionConfig, Config, TransferConfig
 from kind_jax.deploy.bundle import Bundle, open_bundle
+from kind_jax.deploy.compose import compose
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
 from kind_jax.train import checkpoint, state
@@ -139,7 +142,12 @@ def test_the_label_embedding_gets_rows_for_the_new_classes_and_keeps_the_null_ro
     config = prepare(source, tiny.change(NEW, **embedded))
     table = start(config, source)["params"]["label_embed"]["table"]
     assert table.shape == (4, 16)
-    np.testing.assert_array_equal(table[-1], source.collections["params"]["label_embed"]["table"][-1])
+    null = source.collections["params"]["label_embed"]["table"][-1]
+    np.testing.assert_array_equal(table[-1], null)
+    _, after = two_steps(config, start(config, source))
+    trained = after.collections["params"]["label_embed"]["table"]
+    np.testing.assert_array_equal(trained[-1], null)
+    assert np.all(np.any(trained[:-1] != table[:-1], axis=1))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +207,28 @@ def test_a_run_with_adapters_opens_as_the_merged_dense_model(tmp_path):
     chex.assert_trees_all_close(opened.collections["params"], wanted["params"], rtol=1e-6)
     kernel = opened.collections["params"]["blocks"]["mlp_in"]["kernel"]
     assert not np.array_equal(kernel, source.collections["params"]["blocks"]["mlp_in"]["kernel"])
+
+
+def test_blocks_of_a_composed_model_are_inherited_whole(tmp_path):
+    composed = compose(bundle(OLD, tmp_path), classes=[2], form="factored").bundle
+    target = dataclasses.replace(composed.config, transfer=TransferConfig(method="layers", layers=(1,)))
+    config = plan(tiny.change(target, model={"num_classes": 1, "groups": None}), composed.config, "")
+    found, fresh = start(config, composed), model.init(config.model, config.train.seed)
+    for name in ("learngenes", "params"):
+        chex.assert_trees_all_equal(found[name]["blocks"]["1"], composed.collections[name]["blocks"]["1"])
+        chex.assert_trees_all_equal(found[name]["blocks"]["0"], fresh[name]["blocks"]["0"])
+
+
+def test_a_refused_transfer_leaves_the_folder_free(tmp_path):
+    source = bundle(OLD, tmp_path)
+    wrong = tiny.change(NEW, transfer={"tailors": "mean"}, model={"factor": {"tailors": 4}})
+    with pytest.raises(UserError, match="the source's tailors"):
+        transfer(source, wrong, tmp_path / "run")
+    assert {p.name for p in (tmp_path / "run").iterdir()} <= {".lock"}
+    blind = tiny.change(NEW, model={"factor": {"projections": ()}}, transfer={"method": "none"})
+    with pytest.raises(UserError, match=r"model.label_embedding is False.*which of its 3 classes"):
+        train(blind, tmp_path / "blind")
+    assert not (tmp_path / "blind").exists()
 
 
 def test_everything_frozen_is_refused():
