@@ -54,7 +54,7 @@ class SamplerConfig:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "sampler.steps", self.steps, "1 or more")
+        require(1 <= self.steps <= 100_000, "sampler.steps", self.steps, "between 1 and 100000")
         require(self.guidance >= 0, "sampler.guidance", self.guidance, "0 or more (1 is no guidance)")
         require(
             self.guidance_channels is None or self.guidance_channels >= 1,

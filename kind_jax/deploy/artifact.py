@@ -99,6 +99,9 @@ def write(
     Raises:
       UserError: the folder exists and is not an artifact to be replaced, or cannot be written.
     """
+    for parent in directory.absolute().parents:
+        if (parent / MANIFEST).is_file():
+            raise UserError(f"{str(directory)!r} lies inside the artifact {str(parent)!r}; choose another folder.")
     if replace and directory.exists():
         read_manifest(directory)  # refuses to delete what is not an artifact, or holds other files too
     trees = {f"{name}.safetensors": collections[name] for name in (LEARNGENES, PARAMS) if collections[name]}

@@ -119,7 +119,9 @@ def _append(
     """New classes whose groups are rows of ``bank``, with their rows of the label embedding."""
     for i, name in enumerate(names):
         if name in bundle.class_names or name in names[:i]:
-            raise UserError(f"a class to be added is named {name!r}, but a class of that name exists already.")
+            raise UserError(
+                f"a class to be added is named {name!r}, but a class of that name exists already (a class that was dropped keeps its number and name)."
+            )
     settings = bundle.config.model
     groups = settings.group_of_class + tuple(settings.num_groups + row for row in group_rows)
     count = len(groups)
