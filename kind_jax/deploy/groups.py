@@ -120,7 +120,8 @@ def _append(
     for i, name in enumerate(names):
         if name in bundle.class_names or name in names[:i]:
             raise UserError(
-                f"a class to be added is named {name!r}, but a class of that name exists already (a class that was dropped keeps its number and name)."
+                f"a class to be added is named {name!r}, but a class of that name exists already "
+                "(a class that was dropped keeps its number and name)."
             )
     settings = bundle.config.model
     groups = settings.group_of_class + tuple(settings.num_groups + row for row in group_rows)
