@@ -43,9 +43,8 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
             keep_absent() if lazy else optax.identity(),
         )
 
-    transforms: dict[Hashable, optax.GradientTransformation] = {name: of(name) for name in (*COLLECTIONS, ADAPTERS)} | {
-        FROZEN: optax.set_to_zero()
-    }
+    transforms: dict[Hashable, optax.GradientTransformation] = {FROZEN: optax.set_to_zero()}
+    transforms.update((name, of(name)) for name in (*COLLECTIONS, ADAPTERS))
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.multi_transform(transforms, functools.partial(labels, config)),
