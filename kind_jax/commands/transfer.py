@@ -20,8 +20,8 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact to start from."""
-    workdir: Path
-    """Folder of the new run; the same command continues it."""
+    workdir: Path | None = None
+    """Folder of the new run, needed; the same command continues it."""
     config: Path | None = None
     """Python file with get_config(); default: the source's settings with the number of classes of the data."""
     weights: Literal["ema", "raw"] | None = None
@@ -29,10 +29,6 @@ class Arguments:
     stop_after: int | None = None
     """Stop after this step; the same command without it continues the run."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
-
-
-def _defaults(settings: Config) -> Arguments:
-    return Arguments(source=tyro.MISSING, workdir=tyro.MISSING, settings=settings)
 
 
 def _settings_of(source: Path) -> Config:
@@ -56,33 +52,36 @@ def run(args: list[str]) -> int:
     asks_help = bool({"-h", "--help"} & set(args))
     if not asks_help and (not args or args[0].startswith("-")):
         raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
+    source = Path() if asks_help else Path(args[0])
     path = option(args, "--config")
-    base = load_file(path) if path else Config() if asks_help else _settings_of(Path(args[0]))
+    base = load_file(path) if path else Config() if asks_help else _settings_of(source)
     if path is None and option(args, "--data.source") not in (None, base.data.source):
         # The source's choice of classes means nothing in another data set.
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, classes=None))
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"
         base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))
-    parsed = tyro.cli(Arguments, args=args, default=_defaults(base), prog="kind-jax transfer")
+    parsed = tyro.cli(Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax transfer")
+    if parsed.workdir is None:
+        raise UserError("--workdir is missing, but it must name the folder of the new run.")
 
     from kind_jax.data.dataset import open_dataset
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.transfer.run import footprint, prepare, transfer
 
-    source = open_bundle(parsed.source, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, weights=parsed.weights)
     config = parsed.settings
     names = open_dataset(config.data, "train").class_names
     if path is None:
         classes = len(names)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=classes, groups=None))
-    cost = footprint(prepare(source, config))
+    cost = footprint(prepare(bundle, config))
     print(
         f"{config.transfer.method} to {len(names)} classes ({', '.join(names)[:60]}): "
         f"{cost.trained:,} of {cost.parameters:,} parameters are trained; "
         f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
     )
-    summary = transfer(source, config, parsed.workdir, stop_after=parsed.stop_after)
+    summary = transfer(bundle, config, parsed.workdir, stop_after=parsed.stop_after)
     state = "finished" if summary.step >= config.train.steps else "stopped"
     say_paths(
         f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",

@@ -71,6 +71,7 @@ def train(
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     dataset = open_dataset(config.data, "train")
     _check_fits(config, dataset)
+    shapes = states.abstract(config)  # refuses a config that leaves nothing to train
 
     check(directory, config)  # before anything is written, the lock included
     with run_lock(directory), _signals() as interrupted:
@@ -89,7 +90,7 @@ def train(
         weights = None if resumes else _initial(config, initial)
         if not (directory / "config.json").is_file():
             save_config(directory, config)
-        shardings = sharding.shard_like(states.abstract(config), mesh)
+        shardings = sharding.shard_like(shapes, mesh)
         checkpoints = Checkpoints(directory / "checkpoints", config.train.keep)
         if resumes:
             state = _resume(config, checkpoints, shardings, data, fingerprint)

@@ -87,7 +87,7 @@ def test_report(run):
 CONFIG = ["train", "--config", str(ROOT / "configs/digits.py")]
 MISTAKES = {
     "no verb": ([], ""),
-    "unknown verb": (["fly"], "the verb is 'fly', but it must be one of train, sample"),
+    "unknown verb": (["fly"], "the verb is 'fly', but it must be one of train, transfer, sample"),
     "no config": (["train"], "--config"),
     "absent config": (["train", "--config", "nowhere.py"], "'nowhere.py', but no such file exists"),
     "unknown field": ([*CONFIG, "--model.dpeth", "3"], "--model.depth"),
@@ -108,7 +108,7 @@ MISTAKES = {
     "sampler of another process": ([*CONFIG, "--sampler.method", "ddpm"], "'euler' or 'heun' for the flow process"),
     "nothing to train": (
         [*CONFIG, "--optimizer.learngenes.freeze", "--optimizer.tailors.freeze", "--optimizer.params.freeze"],
-        "False for at least one collection",
+        "leaves nothing to train",
     ),
     "not a model": (["sample", str(ROOT / "docs")], "is neither a run"),
     "not a run": (["report", str(ROOT / "docs")], "is not a run"),
