@@ -7,7 +7,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from kind_jax import adapters, model, partition
-from kind_jax.config import Config, DataConfig
+from kind_jax.config import Config, DataConfig, change
 from kind_jax.data import pipeline
 from kind_jax.data.dataset import Dataset, open_dataset
 from kind_jax.deploy.bundle import Bundle
@@ -35,13 +35,6 @@ from kind_jax.train.step import make_step
 
 COUNT = 500  # samples of each measurement
 STEPS = 25  # of the sampler: the studies measure many models
-
-
-def change(config: Any, **settings: Any) -> Any:
-    """``config`` with fields replaced; a dict replaces fields of a nested config."""
-    return dataclasses.replace(
-        config, **{k: change(getattr(config, k), **v) if isinstance(v, dict) else v for k, v in settings.items()}
-    )
 
 
 def images_of(data: DataConfig, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
@@ -210,3 +203,14 @@ def as_bundle(config: Config, weights: partition.Collections) -> Bundle:
         step=config.train.steps,
         origin=Path(),
     )
+
+
+def report(folder: Path, record: Mapping[str, Any], text: str, pictures: Mapping[str, bytes] | None = None) -> None:
+    """Write and print the summary, write the pictures, and say where everything lies."""
+    files = {"summary.json": json.dumps(record, indent=1, default=str).encode(), "summary.md": text.encode()}
+    files |= dict(pictures or {})
+    for name, data in files.items():
+        atomic_write_bytes(folder / name, data)
+    print(f"\n{text}")
+    for name in files:
+        print(f"  {folder / name}")

@@ -8,7 +8,6 @@ Times are medians over rounds of the ratio of two interleaved calls of the compi
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import as_bundle, change, entry, markdown
+from common import as_bundle, entry, markdown, report
 
 from kind_jax import model
-from kind_jax.config import Config, load_file
+from kind_jax.config import Config, change, load_file
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.compose import compose
 from kind_jax.deploy.cost import total
-from kind_jax.files import atomic_write_text
 from kind_jax.nn.gate import learngenes_only
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.py"
@@ -91,11 +89,7 @@ def main() -> None:
         size = composed[name].after.parameters
         rows.append([name, f"{size:,}", f"{share:.3f}", f"{middle:.3f} ({low:.3f} to {high:.3f})", realised])
         record[name] = {"parameters": size, "flops": share, "time": [low, middle, high]}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(arguments.out / "summary.json", json.dumps(record, indent=1))
-    atomic_write_text(arguments.out / "summary.md", markdown(rows))
-    print(markdown(rows))
-    print(f"  {arguments.out / 'summary.json'}\n  {arguments.out / 'summary.md'}")
+    report(arguments.out, record, markdown(rows))
 
 
 if __name__ == "__main__":

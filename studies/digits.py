@@ -24,10 +24,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
+from common import entry, images_of, markdown, report, spread
 
 from kind_jax import model
-from kind_jax.config import Config, load_file
-from kind_jax.data.dataset import open_dataset
+from kind_jax.config import Config, change, load_file
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.evaluate.diversion import diversion
 from kind_jax.evaluate.judge import Judge, train_judge
@@ -50,13 +50,6 @@ class Arguments:
     steps: int | None = None
     """Steps of the KIND variants; default: as configured."""
     out: Path = Path("runs/study-digits")
-
-
-def change(config: Any, **settings: Any) -> Any:
-    """``config`` with fields replaced; a dict replaces fields of a nested config."""
-    return dataclasses.replace(
-        config, **{k: change(getattr(config, k), **v) if isinstance(v, dict) else v for k, v in settings.items()}
-    )
 
 
 def variants(part: str, base: Config) -> dict[str, Config]:
@@ -100,12 +93,6 @@ def step_times(configs: dict[str, Config], rounds: int = 10, steps: int = 10) ->
     return {name: float(np.median(t)) for name, t in times.items()}
 
 
-def images_of(config: Config, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    dataset = open_dataset(config.data, split)
-    records = dataset.source.gather(np.arange(len(dataset.source)))
-    return records["image"], records["label"]
-
-
 def measure(directory: Path, judge: Judge, train_images: np.ndarray, test_images: np.ndarray) -> dict[str, Any]:
     """Every condition of one run, the distance to held-out images, and how close samples come to training images."""
     bundle = open_bundle(directory)
@@ -138,15 +125,11 @@ def run_one(config: Config, directory: Path, judged: tuple[Judge, np.ndarray, np
     return found
 
 
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
-
-
 def summarise(part: str, results: dict[str, list[dict[str, Any]]], real: dict[str, float]) -> str:
     """A Markdown table of all variants: mean and standard deviation over seeds."""
     head = ["variant", "steps", "class accuracy", "Fréchet / train-vs-test", "null embedding, right tailors",
             "right embedding, no tailors", "right embedding, wrong tailors", "follows the tailors"]  # fmt: skip
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for name, runs in results.items():
 
         def of(condition: str, key: str, runs: list[dict[str, Any]] = runs) -> list[float]:
@@ -156,13 +139,13 @@ def summarise(part: str, results: dict[str, list[dict[str, Any]]], real: dict[st
             return [(c[condition] if condition in c else c[same[condition]])[key] for c in found]
 
         rows.append([
-            name, str(runs[0]["steps"]), spread(of("complete", "class_accuracy")),
-            spread([f / real["frechet"] for f in of("complete", "frechet")]),
-            *(spread(of(c, "class_accuracy")) for c in ("tailors_only", "no_tailors", "wrong_tailors")),
-            spread(of("wrong_tailors", "follows_tailors")),
+            name, str(runs[0]["steps"]), spread(of("complete", "class_accuracy"), 3),
+            spread([f / real["frechet"] for f in of("complete", "frechet")], 3),
+            *(spread(of(c, "class_accuracy"), 3) for c in ("tailors_only", "no_tailors", "wrong_tailors")),
+            spread(of("wrong_tailors", "follows_tailors"), 3),
         ])  # fmt: skip
     note = f"Real held-out images: accuracy {real['class_accuracy']:.3f}, Fréchet distance {real['frechet']:.3f}."
-    return f"### {part}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}\n"
+    return f"### {part}\n\n" + markdown(rows) + f"\n{note}\n"
 
 
 def main() -> None:
@@ -173,8 +156,8 @@ def main() -> None:
     configs = variants(arguments.part, base)
     folder = arguments.out / arguments.part
     folder.mkdir(parents=True, exist_ok=True)
-    images, labels = images_of(base, "train")
-    test_images, test_labels = images_of(base, "test")
+    images, labels = images_of(base.data, "train")
+    test_images, test_labels = images_of(base.data, "test")
     judge = train_judge(images, labels, base.model.num_classes, seed=0, cache=arguments.out / "judge.safetensors")
     real = train_vs_test(judge, images, test_images, test_labels)
     timing: dict[str, float] = {}
@@ -192,10 +175,8 @@ def main() -> None:
             results[name].append(run_one(seeded, where, (judge, images, test_images)))
     table = summarise(arguments.part, results, real)
     record = {"real": real, "step_seconds": timing, "seeds": arguments.seeds, "results": results}
-    atomic_write_text(folder / "summary.json", json.dumps(record, indent=1))
-    atomic_write_text(folder / "summary.md", table)
-    print(f"\n{table}\n  {folder / 'summary.json'}\n  {folder / 'summary.md'}")
+    report(folder, record, table)
 
 
 if __name__ == "__main__":
-    main()
+    entry(main)

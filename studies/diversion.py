@@ -14,19 +14,17 @@ Every result is kept under --out, and an interrupted study continues.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import COUNT, Records, Referee, change, entry, markdown, plain, pretrained, spread
+from common import COUNT, Records, Referee, entry, markdown, plain, pretrained, report, spread
 
 from kind_jax import partition
-from kind_jax.config import Config, load_file
+from kind_jax.config import Config, change, load_file
 from kind_jax.data.dataset import Dataset, MemorySource, open_dataset
-from kind_jax.files import atomic_write_bytes, atomic_write_text
 from kind_jax.nn.gate import Gate, learngenes_only, one_group
 from kind_jax.plots import matrix
 from kind_jax.sampling import draw
@@ -144,14 +142,9 @@ def main() -> None:
         f"judge sees j in {means['tailors'][off].mean():.3f} and i in {means['label'][off].mean():.3f} of them.\n"
     )
     record = {"arguments": dataclasses.asdict(arguments), "accuracy": accuracy, "swap": swaps, "knock_out": knocked}
-    atomic_write_text(arguments.out / "summary.json", json.dumps(record, indent=1, default=str))
-    atomic_write_text(arguments.out / "summary.md", text)
     panels = {"sees the tailors' class": means["tailors"], "sees the label's class": means["label"]}
     picture = matrix(panels, "tailors of class", "label in the embedding")
-    atomic_write_bytes(arguments.out / "swap.png", picture)
-    print(text)
-    for file in ("summary.json", "summary.md", "swap.png"):
-        print(f"  {arguments.out / file}")
+    report(arguments.out, record, text, {"swap.png": picture})
 
 
 if __name__ == "__main__":

@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
-from common import COUNT, Records, Referee, as_bundle, change, entry, markdown, plain, pretrained, spread
+from common import COUNT, Records, Referee, as_bundle, entry, markdown, plain, pretrained, report, spread
 
 from kind_jax import partition
-from kind_jax.config import Config, load_file
+from kind_jax.config import Config, change, load_file
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.compose import compose
 from kind_jax.deploy.cost import total
-from kind_jax.files import atomic_write_bytes, atomic_write_text
 from kind_jax.nn.gate import learngenes_only
 from kind_jax.plots import curves
 from kind_jax.sampling import draw
@@ -129,17 +127,12 @@ def main() -> None:
             accuracy, frechet = ([run[key] for run in runs] for key in ("accuracy", "frechet"))
             rows.append([name, str(at), f"{runs[0]['parameters']:,}", spread(accuracy, 3), spread(frechet, 2)])
     record = {"arguments": dataclasses.asdict(arguments), "real": study.referee.real, "results": results}
-    atomic_write_text(arguments.out / "summary.json", json.dumps(record, indent=1, default=str))
-    atomic_write_text(arguments.out / "summary.md", markdown(rows))
     lines = {
         name: sorted((runs[0]["parameters"], [run["frechet"] for run in runs]) for runs in found.values())
         for name, found in results.items()
     }
     picture = curves(lines, "parameters", "Fréchet, times train vs test", level=1.0)
-    atomic_write_bytes(arguments.out / "frechet.png", picture)
-    print(markdown(rows))
-    for file in ("summary.json", "summary.md", "frechet.png"):
-        print(f"  {arguments.out / file}")
+    report(arguments.out, record, markdown(rows), {"frechet.png": picture})
 
 
 if __name__ == "__main__":

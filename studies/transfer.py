@@ -15,18 +15,16 @@ under --out, and an interrupted study continues.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from common import Records, Referee, Trainer, as_bundle, change, entry, markdown, pretrained, spread, trained_parameters
+from common import Records, Referee, Trainer, as_bundle, entry, markdown, pretrained, report, spread, trained_parameters
 
 from kind_jax import model, partition
-from kind_jax.config import Config, DataConfig, load_file
+from kind_jax.config import Config, DataConfig, change, load_file
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import Bundle
-from kind_jax.files import atomic_write_bytes, atomic_write_text
 from kind_jax.plots import curves
 from kind_jax.transfer.plan import plan
 from kind_jax.transfer.start import start
@@ -178,20 +176,16 @@ def main() -> None:
             cells.append(f"{spread(accuracy, 3)}, {spread(frechet, 2)}")
         rows.append([name, f"{found['trained']:,}", f"{found['rate']:g}", *cells])
     record = {"arguments": dataclasses.asdict(arguments), "real": study.referee.real, "results": results}
-    atomic_write_text(study.folder / "summary.json", json.dumps(record, indent=1, default=str))
-    atomic_write_text(study.folder / "summary.md", markdown(rows))
     lines = {
         name: [(k, [run[str(k)]["frechet"] for run in found["seeds"]]) for k in arguments.at]
         for name, found in results.items()
     }
-    atomic_write_bytes(study.folder / "frechet.png", curves(lines, "steps of transfer", "Fréchet, times train vs test"))
+    pictures = {"frechet.png": curves(lines, "steps of transfer", "Fréchet, times train vs test")}
     k = arguments.tune_at
     points = {name: [(f["trained"], [run[str(k)]["frechet"] for run in f["seeds"]])] for name, f in results.items()}
-    picture = curves(points, "trained parameters", f"Fréchet after {k} steps, times train vs test")
-    atomic_write_bytes(study.folder / "parameters.png", picture)
-    print(markdown(rows))
-    for file in ("summary.json", "summary.md", "frechet.png", "parameters.png"):
-        print(f"  {study.folder / file}")
+    y_label = f"Fréchet after {k} steps, times train vs test"
+    pictures["parameters.png"] = curves(points, "trained parameters", y_label)
+    report(study.folder, record, markdown(rows), pictures)
 
 
 if __name__ == "__main__":

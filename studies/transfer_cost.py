@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from common import as_bundle, change, entry, markdown
+from common import as_bundle, entry, markdown, report
 
 from kind_jax import model
-from kind_jax.config import Config, load_file
-from kind_jax.files import atomic_write_text
+from kind_jax.config import Config, change, load_file
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
 from kind_jax.transfer.plan import plan
@@ -117,11 +115,7 @@ def main() -> None:
             **dataclasses.asdict(cost), "temporary_bytes": contestant.temporary, "optimizer_ratio": share,
             "temporary_ratio": temporary, "time_ratio": [low, middle, high],
         }  # fmt: skip
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(arguments.out / "summary.json", json.dumps(record, indent=1))
-    atomic_write_text(arguments.out / "summary.md", markdown(rows))
-    print(markdown(rows))
-    print(f"  {arguments.out / 'summary.json'}\n  {arguments.out / 'summary.md'}")
+    report(arguments.out, record, markdown(rows))
 
 
 if __name__ == "__main__":

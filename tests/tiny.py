@@ -1,6 +1,5 @@
 """A run small enough for tests: real digits, a two-layer model, compiled in seconds."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from kind_jax.config import (
     SamplerConfig,
     TrainConfig,
 )
+from kind_jax.config import change as change
 
 CONFIG = Config(
     model=ModelConfig(
@@ -35,11 +35,4 @@ def weights(config: ModelConfig, scale: float = 0.05, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda a: jnp.asarray(a + scale * rng.standard_normal(a.shape, np.float32)), model.init(config, seed)
-    )
-
-
-def change(config: Any, **settings: Any) -> Any:
-    """``config`` with fields replaced; a dict replaces fields of a nested config."""
-    return dataclasses.replace(
-        config, **{k: change(getattr(config, k), **v) if isinstance(v, dict) else v for k, v in settings.items()}
     )

@@ -4,6 +4,7 @@ A file in ``configs/`` returns a :class:`Config`; the command line overrides fie
 config as JSON and reads it back through :func:`from_json`, which refuses unknown fields and wrong types.
 """
 
+from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import FactorConfig, Form, ModelConfig, Projection, dit
 from kind_jax.config.run import Config, from_json, load_file, to_json
@@ -24,6 +25,7 @@ __all__ = [
     "SamplerConfig",
     "TrainConfig",
     "TransferConfig",
+    "change",
     "dit",
     "from_json",
     "load_file",

@@ -1,6 +1,9 @@
-"""What every settings class uses: strict reading of saved configs, and refusals that name the field."""
+"""What every settings class uses: strict reading, refusals that name the field, and changes of nested fields."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 import pydantic
 
@@ -14,3 +17,10 @@ def require(condition: bool, field: str, found: object, wanted: str) -> None:
     """Raise a UserError naming the field, the value found and the value wanted, unless ``condition`` holds."""
     if not condition:
         raise UserError(f"{field} is {found!r}, but it must be {wanted}.")
+
+
+def change(config: Any, **settings: Any) -> Any:
+    """``config`` with fields replaced; a dict replaces fields of a nested config."""
+    return dataclasses.replace(
+        config, **{k: change(getattr(config, k), **v) if isinstance(v, dict) else v for k, v in settings.items()}
+    )
