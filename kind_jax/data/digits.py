@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kind_jax.data.packaged import features
+from kind_jax.data.packaged import Packaged, features
 
 _TEST_PER_CLASS = 50
 _SPLIT_SEED = 0
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(Packaged):
     """1797 grey images of 8x8 pixels, ten classes; 1297 train and 500 test records.
 
     The images come inside scikit-learn (``sklearn.datasets.load_digits``): the test part of UCI's "Optical Recognition
@@ -31,8 +31,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads it from the class)
-    # No downloads, so no checksums. Looking for them, TFDS imports importlib_resources, which it does not require.
-    url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -41,10 +39,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             features=features([str(digit) for digit in range(10)]),
             homepage="https://archive.ics.uci.edu/dataset/80",
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # nothing is downloaded
-        return {"train": self._generate_examples("train"), "test": self._generate_examples("test")}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         from sklearn.datasets import load_digits  # slow to import, and only needed once a machine

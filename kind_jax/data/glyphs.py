@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from kind_jax.data.packaged import SIDE, features, matplotlib_file
+from kind_jax.data.packaged import SIDE, Packaged, features, matplotlib_file
 
 _LETTERS = {
     "gamma": "Γ",
@@ -39,7 +39,7 @@ _SEED = 1
 _EM, _CANVAS, _FINE = 128, 320, 16  # pixels: an em; the drawing, wide enough for every letter; those in a final pixel
 
 
-class Glyphs(tfds.core.GeneratorBasedBuilder):
+class Glyphs(Packaged):
     """2000 grey images of 8x8 pixels, ten letters; 1500 train and 500 test records, equal numbers of each class.
 
     Eight Greek and two Cyrillic capitals in 14 faces of DejaVu and STIX: white strokes on black like the digits, of
@@ -58,8 +58,6 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads it from the class)
-    # No downloads, so no checksums. Looking for them, TFDS imports importlib_resources, which it does not require.
-    url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -67,10 +65,6 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
             description="Greek and Cyrillic capitals, 8x8 pixels, rendered from the fonts that matplotlib packages.",
             features=features(tuple(_LETTERS)),
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # nothing is downloaded
-        return {split: self._generate_examples(split) for split in _RECORDS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for label, letter in enumerate(_LETTERS.values()):

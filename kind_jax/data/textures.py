@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from kind_jax.data.packaged import SIDE, features, matplotlib_file
+from kind_jax.data.packaged import SIDE, Packaged, features, matplotlib_file
 
 _RECORDS = {"train": 150, "test": 50}  # of each class
 _SEED = 1
@@ -72,7 +72,7 @@ _MATERIALS = {
 }  # fmt: skip
 
 
-class Textures(tfds.core.GeneratorBasedBuilder):
+class Textures(Packaged):
     """1600 grey images of 8x8 pixels, eight materials; 1200 train and 400 test records, equal numbers of each class.
 
     No strokes on black: sky, roof tiles and foliage (scikit-learn's china.jpg, CC BY 2.0), petals and blurred leaves
@@ -93,8 +93,6 @@ class Textures(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads it from the class)
-    # No downloads, so no checksums. Looking for them, TFDS imports importlib_resources, which it does not require.
-    url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -102,10 +100,6 @@ class Textures(tfds.core.GeneratorBasedBuilder):
             description="Crops of pictures inside scikit-learn and matplotlib, 8x8 pixels.",
             features=features(tuple(_MATERIALS)),
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # nothing is downloaded
-        return {split: self._generate_examples(split) for split in _RECORDS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         pictures = _pictures()
