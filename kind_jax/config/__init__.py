@@ -6,7 +6,7 @@ config as JSON and reads it back through :func:`from_json`, which refuses unknow
 
 from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import FactorConfig, Form, ModelConfig, Projection, dit
+from kind_jax.config.model import Contraction, FactorConfig, Form, ModelConfig, Projection, dit
 from kind_jax.config.run import Config, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
@@ -14,6 +14,7 @@ from kind_jax.config.transfer import TransferConfig
 __all__ = [
     "CollectionConfig",
     "Config",
+    "Contraction",
     "DataConfig",
     "DiffusionConfig",
     "FactorConfig",

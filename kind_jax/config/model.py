@@ -9,6 +9,8 @@ from typing import Any, Literal
 from kind_jax.config.check import STRICT, require
 from kind_jax.errors import UserError
 
+Contraction = Literal["auto", "factored", "folded"]
+
 Projection = Literal["qkv", "q", "k", "v", "o", "mlp_in", "mlp_out", "adaln"]
 
 
@@ -100,6 +102,9 @@ class ModelConfig:
       learn_sigma: whether the model predicts a variance beside the mean (doubles the output channels).
       scan_unroll: blocks in one iteration of the scan over depth; 0 unrolls the whole stack.
       dtype: the dtype of activations; parameters are float32.
+      contraction: how components that all samples share meet their input: ``factored`` as two thin products, ``folded``
+        as one product with the weight, which is multiplied out once a step, ``auto`` by FLOPs, from shapes alone.
+        Changes speed and memory, not the model.
       remat: whether the backward pass recomputes each block instead of keeping its activations.
     """
 
@@ -120,6 +125,7 @@ class ModelConfig:
     scan_unroll: int = 1
     remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    contraction: Contraction = "auto"
     factor: FactorConfig = FactorConfig()
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from kind_jax import partition
 from kind_jax.config import ModelConfig
+from kind_jax.nn.activation import gelu
 from kind_jax.nn.attention import Projection, SelfAttention
 from kind_jax.nn.embed import LabelEmbedding, TimeEmbedding, patchify, position_embedding, unpatchify
 from kind_jax.nn.gate import Gate
@@ -56,7 +57,7 @@ class Block(nnx.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         x = x + gate_a[:, None, :] * self.attention(modulate(layer_norm(x), shift_a, scale_a), gate)
         h = self.mlp_in(modulate(layer_norm(x), shift_m, scale_m), gate)
-        return x + gate_m[:, None, :] * self.mlp_out(jax.nn.gelu(h, approximate=True), gate)
+        return x + gate_m[:, None, :] * self.mlp_out(gelu(h), gate)
 
 
 class FinalLayer(nnx.Module):

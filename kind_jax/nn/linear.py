@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from kind_jax.config import FactorConfig, Form, ModelConfig
+from kind_jax.nn.contraction import choose
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Components, Initializer
+from kind_jax.nn.per_sample import low_rank
 from kind_jax.nn.variables import Learngene, Tailor
 
 
@@ -71,6 +74,7 @@ class FactoredDense(nnx.Module):
         if form is None:
             form = Form(shared=config.learngenes, tailors=config.tailors)
         shared, own = _components(d_in, d_out, form, config, init=init, zero=zero)
+        self.contraction = config.contraction
         self.u, self.s, self.v = (Learngene(a) for a in shared) if form.shared else (None, None, None)
         self.u_t, self.s_t, self.v_t = (Tailor(a) for a in own) if form.tailors else (None, None, None)
         dense = form.shared is None
@@ -79,43 +83,67 @@ class FactoredDense(nnx.Module):
         self.bias = nnx.Param(init.zeros(d_out))
 
     def __call__(self, x: Float[Array, "B *T d_in"], gate: Gate) -> Float[Array, "B *T d_out"]:
-        y = self._shared(x)
-        if self.u_t is not None:
-            own = self._tailored(x, gate)
-            y = own if y is None else y + own
+        bias = self.bias[...]
+        own = self._own(gate, x.dtype)
+        if own is not None and own.u.shape[0] == 1:  # one gate for all samples: its components join the shared ones
+            y = self._shared(x, own.u[0], own.s[0], own.v[0])
+        else:
+            y = self._shared(x)
+            if own is not None:
+                if own.u.shape[0] != x.shape[0]:
+                    raise ValueError(
+                        f"the gate has {own.u.shape[0]} samples, but x has {x.shape[0]}; a gate has as many, or 1"
+                    )
+                tokens = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+                tailored = low_rank(tokens, *own).reshape(*x.shape[:-1], -1)
+                y = tailored if y is None else y + tailored
         if y is None:  # a weight of rank 0
-            y = jnp.zeros((*x.shape[:-1], self.bias[...].shape[-1]), x.dtype)
-        return add_bias(y, self.bias[...])
+            y = jnp.zeros((*x.shape[:-1], bias.shape[-1]), x.dtype)
+        return add_bias(y, bias)
 
-    def _shared(self, x: Float[Array, "B *T d_in"]) -> Float[Array, "B *T d_out"] | None:
+    def _shared(
+        self,
+        x: Float[Array, "B *T d_in"],
+        u: Float[Array, "n d_in"] | None = None,
+        s: Float[Array, " n"] | None = None,
+        v: Float[Array, "n d_out"] | None = None,
+    ) -> Float[Array, "B *T d_out"] | None:
+        """What applies to every sample: the dense kernel or the learngenes, and the components that are given."""
+        more = None if u is None or s is None or v is None else (u.T, s[:, None] * v)
         if self.kernel is not None:
-            return matmul(x, self.kernel[...])
-        if self.u is None or self.s is None or self.v is None:
+            kernel = self.kernel[...].astype(x.dtype)
+            return matmul(x, kernel if more is None else kernel + more[0] @ more[1])
+        if self.u is not None and self.s is not None and self.v is not None:
+            # s goes into v: to scale [n, d_out] once is cheaper than to scale [rows, n] activations.
+            always = self.u[...].astype(x.dtype), (self.s[...][:, None] * self.v[...]).astype(x.dtype)
+            more = (
+                always
+                if more is None
+                else (jnp.concatenate([always[0], more[0]], axis=1), jnp.concatenate([always[1], more[1]], axis=0))
+            )
+        if more is None:
             return None
-        h = matmul(x, self.u[...])
-        return matmul(h * self._align(self.s[...], x.ndim, x.dtype), self.v[...])
+        left, right = more
+        order = choose(self.contraction, *left.shape, right.shape[1], math.prod(x.shape[:-1]))
+        return matmul(x, left @ right) if order == "folded" else matmul(matmul(x, left), right)
 
-    @staticmethod
-    def _align(scale: Float[Array, " n"], ndim: int, dtype: jnp.dtype) -> Float[Array, ...]:
-        return scale.astype(dtype).reshape((1,) * (ndim - 1) + (-1,))
+    def _own(self, gate: Gate, dtype: jnp.dtype) -> Own | None:
+        """The k groups of each sample side by side, as one low-rank weight of n = k N_T components."""
+        if self.u_t is None or self.s_t is None or self.v_t is None:
+            return None
+        u, s, v = (a[...][gate.index].astype(dtype) for a in (self.u_t, self.s_t, self.v_t))
+        s = s * gate.weight.astype(dtype)[:, :, None]
+        batch, n = s.shape[0], s.shape[1] * s.shape[2]
+        u = jnp.swapaxes(u, 2, 3).reshape(batch, n, u.shape[2])
+        return Own(u, s.reshape(batch, n), v.reshape(batch, n, v.shape[3]))
 
-    def _tailored(self, x: Float[Array, "B *T d_in"], gate: Gate) -> Float[Array, "B *T d_out"]:
-        assert self.u_t is not None
-        assert self.s_t is not None
-        assert self.v_t is not None
-        u, s, v = (a[...][gate.index].astype(x.dtype) for a in (self.u_t, self.s_t, self.v_t))
-        s = s * gate.weight.astype(x.dtype)[:, :, None]
-        batch, k, d_in, n = u.shape
-        # The k groups of a sample side by side are one low-rank layer of rank k * n.
-        u = jnp.moveaxis(u, 1, 2).reshape(batch, d_in, k * n)
-        s, v = s.reshape(batch, k * n), v.reshape(batch, k * n, v.shape[-1])
-        if batch == 1:
-            return matmul(matmul(x, u[0]) * self._align(s[0], x.ndim, x.dtype), v[0])
-        if batch != x.shape[0]:
-            raise ValueError(f"the gate has {batch} samples, but x has {x.shape[0]}; a gate has as many, or 1")
-        tokens = x.reshape(batch, math.prod(x.shape[1:-1]), d_in)
-        y = jnp.einsum("btn,bno->bto", jnp.einsum("btd,bdn->btn", tokens, u) * s[:, None, :], v)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+class Own(NamedTuple):
+    """The components that are on for each sample, or with a leading 1 for all samples alike."""
+
+    u: Float[Array, "B n d_in"]
+    s: Float[Array, "B n"]
+    v: Float[Array, "B n d_out"]
 
 
 def _components(
