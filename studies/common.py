@@ -108,7 +108,7 @@ class Trainer:
         for done in range(1, max(at) + 1):
             state, _ = self._step(state, next(data), jnp.float32(rate), jnp.uint32(seed))
             if done in at:
-                averaged = jax.tree.map(np.asarray, states.averaged(state))
+                averaged = jax.tree.map(np.asarray, states.averaged(self.config, state))
                 found[done] = jax.tree.map(np.asarray, adapters.merge(self.config.transfer, averaged))
         return found
 

@@ -74,7 +74,7 @@ class OptimizerConfig:
       schedule: ``constant`` or ``cosine`` decay to zero over the run, after the warm-up.
       clip: bound on the global norm of the gradient; None does not clip.
       lazy_tailors: whether the tailors of a group that is absent from the batch stay exactly as they are, moments
-        included; plain Adam moves them by their momentum.
+        included; plain Adam moves them by their momentum, and pays for the whole bank in every step.
     """
 
     __pydantic_config__ = STRICT
@@ -86,7 +86,7 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip: float | None = None
-    lazy_tailors: bool = False
+    lazy_tailors: bool = True
     learngenes: CollectionConfig = CollectionConfig()
     tailors: CollectionConfig = CollectionConfig()
     params: CollectionConfig = CollectionConfig()

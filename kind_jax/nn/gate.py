@@ -21,10 +21,13 @@ from kind_jax.errors import UserError
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """Rows of the tailor bank and their weights, for each sample or, with a leading 1, for all samples alike."""
+    """Rows of the tailor bank and their weights, for each sample or, with a leading 1, for all samples alike.
 
-    index: Int[Array, "B k"]
-    weight: Float[Array, "B k"]
+    While a batch is stacked in micro-batches, there is an axis before.
+    """
+
+    index: Int[Array, "*parts B k"]
+    weight: Float[Array, "*parts B k"]
 
 
 def one_group(rows: Int[Array, " B"]) -> Gate:

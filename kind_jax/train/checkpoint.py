@@ -1,7 +1,8 @@
 """Orbax checkpoints with one checkpointable for each collection, so that any of them loads alone.
 
 A step folder holds ``learngenes``, ``tailors``, ``params``, the moving average of each collection that trains
-(``ema_…``), ``optimizer``, ``data`` (the position of the input pipeline) and ``meta``.
+(``ema_…``), ``optimizer``, ``data`` (the position of the input pipeline) and ``meta``; and ``average`` where rows of the
+averaged tailors are brought up to date only when they are used (see :mod:`kind_jax.train.rows`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from kind_jax import partition
 from kind_jax.config import Config
 from kind_jax.errors import UserError
+from kind_jax.partition import TAILORS
 from kind_jax.train import state as states
 from kind_jax.train.state import TrainState
 
@@ -35,6 +38,8 @@ def _items(state: TrainState) -> dict[str, Any]:
     items = dict(state.collections)
     items |= {f"ema_{name}": tree for name, tree in state.ema.items()}
     items |= {"optimizer": _flat({"opt": state.opt, "step": state.step})}
+    if state.averaged is not None:
+        items["average"] = {"updated": state.averaged}
     return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
 
 
@@ -75,6 +80,7 @@ class Checkpoints:
             ema={name: loaded.get(f"ema_{name}", {}) for name in abstract.ema},
             opt=optimizer["opt"],
             step=optimizer["step"],
+            averaged=None if abstract.averaged is None else loaded["average"]["updated"],
         )
 
     def close(self) -> None:
@@ -137,7 +143,14 @@ def load_collections(
     for name in names:  # of a collection that is averaged as a whole, the weights themselves are not needed
         if len(jax.tree.leaves(averaged.get(name, {}))) < len(jax.tree.leaves(state.collections[name])):
             wanted[name] = state.collections[name]
+    late = state.averaged is not None and f"ema_{TAILORS}" in wanted
+    if late:  # rows of the average that are behind are brought up to date from the weights
+        wanted |= {"average": {"updated": state.averaged}, TAILORS: state.collections[TAILORS]}
     loaded = _load(directory, step, wanted)
+    if late:
+        loaded[f"ema_{TAILORS}"] = states.up_to_date(
+            config, loaded[f"ema_{TAILORS}"], loaded, loaded["average"]["updated"], jnp.int32(step)
+        )
     return {name: partition.overlay(loaded.get(name, {}), loaded.get(f"ema_{name}", {})) for name in names}
 
 

@@ -38,6 +38,8 @@ def scale_by_lazy_adam(b1: float, b2: float, eps: float) -> optax.GradientTransf
         updates: Any, state: LazyAdamState, params: Any = None, *, present: Bool[Array, " groups"], **extra: Any
     ) -> tuple[Any, LazyAdamState]:
         del params, extra
+        if not jax.tree.leaves(updates):  # a model without tailors
+            return updates, state
         count = state.count + present.astype(jnp.int32)
         seen = jnp.maximum(count, 1)
 

@@ -160,7 +160,7 @@ def save_samples(config: Config, state: TrainState, path: Path) -> None:
     columns = np.unique(np.linspace(0, count - 1, min(GRID_COLUMNS, count)).astype(np.int32))
     labels = np.tile(columns, GRID_ROWS)
     gates = model.class_gate(config.model)
-    weights = adapters.merge(config.transfer, states.averaged(state))
+    weights = adapters.merge(config.transfer, states.averaged(config, state))
     images = sampling.draw(
         config, weights, labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
         null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,

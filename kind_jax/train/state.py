@@ -10,6 +10,8 @@ from jaxtyping import Array, Int
 
 from kind_jax import adapters, model, partition
 from kind_jax.config import Config
+from kind_jax.partition import TAILORS
+from kind_jax.train import rows
 from kind_jax.train.freeze import moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 
@@ -17,13 +19,17 @@ from kind_jax.train.optimizer import learning_rate, make_optimizer
 class TrainState(NamedTuple):
     """Weights, their moving average, optimizer state and the number of finished steps.
 
-    ``ema`` holds only the leaves that train; a frozen one is its own average.
+    Attributes:
+      ema: only the leaves that train; a frozen one is its own average.
+      averaged: the step that each row of the averaged tailor bank is up to date with; None if all of it always is, see
+        :mod:`kind_jax.train.rows`.
     """
 
     collections: partition.Collections
     ema: partition.Collections
     opt: Any
     step: Int[Array, ""]
+    averaged: Int[Array, " groups"] | None = None
 
 
 def start(config: Config, collections: partition.Collections) -> TrainState:
@@ -31,7 +37,8 @@ def start(config: Config, collections: partition.Collections) -> TrainState:
     tx = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.train.steps))
     # A copy: the average must not share buffers with the weights, which the step donates.
     ema = jax.tree.map(jnp.copy, moving(config.optimizer, collections))
-    return TrainState(collections, ema, tx.init(collections), jnp.zeros((), jnp.int32))
+    since = None if rows.taken(config) is None else jnp.zeros(config.model.num_groups, jnp.int32)
+    return TrainState(collections, ema, tx.init(collections), jnp.zeros((), jnp.int32), since)
 
 
 def abstract(config: Config) -> TrainState:
@@ -42,6 +49,43 @@ def abstract(config: Config) -> TrainState:
     return jax.eval_shape(lambda c: start(config, c), collections)
 
 
-def averaged(state: TrainState) -> partition.Collections:
+def averaged(config: Config, state: TrainState) -> partition.Collections:
     """The weights to sample with: the moving average where there is one."""
-    return partition.overlay(state.collections, state.ema)
+    ema = state.ema
+    if state.averaged is not None and TAILORS in ema:
+        ema = {**ema, TAILORS: up_to_date(config, ema[TAILORS], state.collections, state.averaged, state.step)}
+    return partition.overlay(state.collections, ema)
+
+
+def up_to_date(
+    config: Config,
+    average: Any,
+    collections: partition.Collections,
+    since: Int[Array, " rows"],
+    step: Int[Array, ""],
+) -> Any:
+    """The averaged tailors as of ``step``, from averages as of ``since`` and weights that stood still meanwhile."""
+    weights = moving(config.optimizer, {TAILORS: collections[TAILORS]})[TAILORS]
+    return rows.caught_up(average, weights, rows.decay_between(config.train.ema, since, step))
+
+
+def take(config: Config, state: TrainState, used: Int[Array, " R"]) -> TrainState:
+    """The state with only the rows ``used`` of everything that has a row for each group, averages up to date."""
+    assert state.averaged is not None
+    collections, ema = rows.take_from(state.collections, used), rows.take_from(state.ema, used)
+    since = rows.take(state.averaged, used)
+    if TAILORS in ema:
+        ema[TAILORS] = up_to_date(config, ema[TAILORS], collections, since, state.step)
+    return TrainState(collections, ema, rows.take_moments(state.opt, used), state.step, since)
+
+
+def put(state: TrainState, used: Int[Array, " R"], new: TrainState) -> TrainState:
+    """``state`` with the rows ``used`` replaced by ``new``'s, and everything else by ``new``'s."""
+    assert state.averaged is not None
+    return TrainState(
+        collections=rows.put_into(state.collections, used, new.collections),
+        ema=rows.put_into(state.ema, used, new.ema),
+        opt=rows.put_moments(state.opt, used, new.opt),
+        step=new.step,
+        averaged=rows.put(state.averaged, used, jnp.broadcast_to(new.step, used.shape)),
+    )

@@ -17,6 +17,8 @@ from kind_jax import adapters, model, partition
 from kind_jax.config import Config
 from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
+from kind_jax.train import rows
+from kind_jax.train import state as states
 from kind_jax.train.freeze import hold_null_row, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import TrainState
@@ -35,6 +37,7 @@ class Draws(NamedTuple):
     labels: Int[Array, " B"]
     null: Bool[Array, " B"]
     no_embedding: Bool[Array, " B"]
+    gate: Gate
 
 
 def draw(config: Config, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""] | None = None) -> Draws:
@@ -51,19 +54,19 @@ def draw(config: Config, batch: Batch, step: Int[Array, ""], seed: Integer[Array
         labels=labels,
         null=null,
         no_embedding=null | jax.random.bernoulli(keys[3], config.train.embedding_dropout, (size,)),
+        gate=model.class_gate(config.model)(labels, null),
     )
 
 
 def loss(config: Config, collections: partition.Collections, draws: Draws) -> tuple[Float[Array, ""], Metrics]:
     """Mean denoising loss, and its parts."""
     process = make_process(config.diffusion, config.model.learn_sigma)
-    gate = model.class_gate(config.model)(draws.labels, draws.null)
     labels = jnp.where(draws.no_embedding, config.model.num_classes, draws.labels)
     noisy = process.corrupt(draws.clean, draws.noise, draws.t)
     weights = adapters.merge(config.transfer, collections)
     if config.transfer.method == "kind":
         weights = hold_null_row(weights)
-    output = model.apply(config.model, weights, noisy, process.model_time(draws.t), labels, gate)
+    output = model.apply(config.model, weights, noisy, process.model_time(draws.t), labels, draws.gate)
     parts = jax.tree.map(jnp.mean, process.losses(output, draws.clean, draws.noise, draws.t))
     return parts["loss"], parts
 
@@ -107,26 +110,33 @@ def make_step(
     """
     rate = rate or learning_rate(config.optimizer, config.train.steps)
     tx = make_optimizer(config.optimizer, rate)
+    taken = rows.taken(config)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        draws = draw(config, batch, state.step, seed)
+    def update(state: TrainState, draws: Draws, present: Bool[Array, " rows"]) -> tuple[TrainState, Metrics]:
         grads, metrics = gradients(config, state.collections, draws)
-        gate = model.class_gate(config.model)(draws.labels, draws.null)
         # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
             partition.overlay(jax.tree.map(jnp.zeros_like, state.collections), grads),
             state.opt,
             state.collections,
-            present=groups_present(gate, config.model.num_groups),
+            present=present,
         )
         changes = moving(config.optimizer, cast(dict[str, Any], updates))
         # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
         weights: Any = optax.apply_updates(moving(config.optimizer, state.collections), changes)
         done = state.step + 1
-        # Early on the average follows closely, or it would remember the initialisation for 1 / (1 - decay) steps.
-        decay = jnp.minimum(config.train.ema, (1 + done) / (10 + done))
-        ema = jax.tree.map(lambda e, w: e + (1 - decay) * (w - e), state.ema, weights)
+        keep = rows.decay(config.train.ema, done)
+        ema = jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), state.ema, weights)
         metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
-        return TrainState(partition.overlay(state.collections, weights), ema, opt, done), metrics
+        return TrainState(partition.overlay(state.collections, weights), ema, opt, done, state.averaged), metrics
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        draws = draw(config, batch, state.step, seed)
+        if taken is None:
+            return update(state, draws, groups_present(draws.gate, config.model.num_groups))
+        used = rows.in_use(draws.gate, taken, config.model.num_groups)
+        draws = draws._replace(gate=rows.among(draws.gate, used))
+        new, metrics = update(states.take(config, state, used), draws, groups_present(draws.gate, taken))
+        return states.put(state, used, new), metrics
 
     return step

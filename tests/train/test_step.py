@@ -12,7 +12,7 @@ import tiny
 
 from kind_jax.config import CollectionConfig, MeshConfig
 from kind_jax.errors import UserError
-from kind_jax.train import sharding, state, step
+from kind_jax.train import rows, sharding, state, step
 
 BATCH = {
     "image": np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32),
@@ -61,7 +61,7 @@ def test_a_frozen_collection_stays_bit_identical_and_has_no_moments(frozen):
             chex.assert_trees_all_equal(after.collections[name], before.collections[name])
     assert frozen not in after.ema
     size = {name: sum(a.size for a in jax.tree.leaves(c)) for name, c in after.collections.items()}
-    moments = sum(a.size for a in jax.tree.leaves(after.opt) if a.ndim)
+    moments = sum(a.size for a in jax.tree.leaves(after.opt) if a.ndim and a.dtype == jnp.float32)
     assert moments == 2 * (sum(size.values()) - size[frozen])
     assert np.isfinite(metrics["grad_norm"])
 
@@ -188,3 +188,51 @@ def test_gradient_clipping_bounds_what_adam_sees():
         m for p, m in jax.tree_util.tree_leaves_with_path(after.opt) if any(getattr(k, "name", "") == "mu" for k in p)
     ]
     np.testing.assert_allclose(optax.tree.norm(mu), 0.1 * 1e-3, rtol=1e-4)  # (1 - b1) * clip
+
+
+@pytest.mark.parametrize("null_gate", ["learngenes", "keep"])
+def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, monkeypatch):
+    """Taking rows out and putting them back is exactly lazy Adam, and the plain moving average, of the whole bank."""
+    config = tiny.change(
+        tiny.CONFIG,
+        model={"num_classes": 40, "null_gate": null_gate},
+        optimizer={"eps": 1e-3, "clip": 0.1, "tailors": CollectionConfig(weight_decay=0.1)},
+        train={"null": 0.3, "ema": 0.8},  # 0.8 is reached by (1 + n) / (10 + n) at step 35
+    )
+    labels = np.random.default_rng(0).integers(0, 40, (60, 8)).astype(np.int32)
+
+    def trained():
+        f, current = jax.jit(step.make_step(config), donate_argnums=0), start(config)
+        for row in labels:
+            current, metrics = f(current, {**BATCH, "label": row})
+        return state.averaged(config, current), current, metrics
+
+    assert rows.taken(config) == 8
+    average, few, metrics = trained()
+    assert few.averaged is not None
+    assert len(set(np.asarray(few.averaged))) > 5
+    monkeypatch.setattr(rows, "taken", lambda config: None)
+    dense, whole, expected = trained()
+    assert whole.averaged is None
+    chex.assert_trees_all_close(few.collections, whole.collections, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(few.opt, whole.opt, rtol=1e-3, atol=1e-6)
+    chex.assert_trees_all_close(average, dense, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], expected["grad_norm"], rtol=1e-3)
+
+
+def test_a_step_costs_no_more_flops_with_more_classes():
+    def flops(classes):
+        config = tiny.change(tiny.CONFIG, model={"num_classes": classes, "label_embedding": False})
+        lowered = jax.jit(step.make_step(config)).lower(state.abstract(config), BATCH)
+        return lowered.compile().cost_analysis()["flops"]
+
+    assert flops(4000) < 1.1 * flops(40)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_the_decay_over_many_steps_has_a_closed_form(ema):
+    steps = np.arange(1, 60)
+    one_by_one = np.minimum(ema, (1 + steps) / (10 + steps))
+    for after, until in ((0, 0), (0, 1), (3, 20), (0, 59), (30, 59), (59, 59)):
+        found = rows.decay_between(ema, jnp.asarray(after), jnp.asarray(until))
+        np.testing.assert_allclose(found, np.prod(one_by_one[after:until]), rtol=1e-4, atol=1e-7)

@@ -1,0 +1,110 @@
+"""Work on the rows of the tailor bank that a batch switches on, and on no others.
+
+A bank of many groups is far larger than what one batch uses, and AdamW and the moving average would walk over all of it
+in every step. Where at most half of the rows can be in use, the step takes them out, with their moments and averages,
+does everything on these few, and puts them back: its cost no longer depends on the number of groups.
+
+Nothing is approximated. Lazy Adam leaves absent rows alone by definition, and the moving average of a row that stood
+still for a while has a closed form, for which ``TrainState.averaged`` remembers when each row was last brought up to
+date.
+
+Dimensions: R rows that are taken out, a number that depends on shapes only; where fewer are in use, the surplus is
+numbered ``groups``, beyond the end: reading it gives zeros, writing it does nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from kind_jax import model, partition
+from kind_jax.config import Config
+from kind_jax.nn.gate import Gate
+from kind_jax.partition import TAILORS
+from kind_jax.train.lazy import LazyAdamState
+
+
+def taken(config: Config) -> int | None:
+    """How many rows a step of this config takes out, None if it works on the whole bank."""
+    if not config.optimizer.lazy_tailors or not any(form.tailors for form in config.model.forms.values()):
+        return None
+    batch, groups = config.train.batch, config.model.num_groups
+    gate = model.class_gate(config.model)
+    index = jax.eval_shape(lambda: gate(jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)).index)
+    rows = math.prod(index.shape)
+    return rows if 2 * rows <= groups else None
+
+
+def in_use(gate: Gate, count: int, groups: int) -> Int[Array, " R"]:
+    """The rows that some sample names, in order, and ``groups`` for the surplus."""
+    return jnp.unique(gate.index.reshape(-1), size=count, fill_value=groups)
+
+
+def among(gate: Gate, rows: Int[Array, " R"]) -> Gate:
+    """The same gate over a bank that holds only ``rows``."""
+    return Gate(jnp.searchsorted(rows, gate.index).astype(jnp.int32), gate.weight)
+
+
+def take(tree: Any, rows: Int[Array, " R"]) -> Any:
+    return jax.tree.map(lambda a: a.at[rows].get(mode="fill", fill_value=0, unique_indices=True), tree)
+
+
+def put(tree: Any, rows: Int[Array, " R"], values: Any) -> Any:
+    return jax.tree.map(lambda a, new: a.at[rows].set(new, mode="drop", unique_indices=True), tree, values)
+
+
+def take_from(collections: partition.Collections, rows: Int[Array, " R"]) -> partition.Collections:
+    """Collections whose bank holds only ``rows``; a collection that is absent stays absent."""
+    return {name: take(tree, rows) if name == TAILORS else tree for name, tree in collections.items()}
+
+
+def put_into(
+    collections: partition.Collections, rows: Int[Array, " R"], values: partition.Collections
+) -> partition.Collections:
+    return {name: put(collections[name], rows, tree) if name == TAILORS else tree for name, tree in values.items()}
+
+
+def take_moments(opt: Any, rows: Int[Array, " R"]) -> Any:
+    """Optimizer state whose lazy Adam holds only ``rows``."""
+    return jax.tree.map(lambda s: take(s, rows) if _lazy(s) else s, opt, is_leaf=_lazy)
+
+
+def put_moments(opt: Any, rows: Int[Array, " R"], values: Any) -> Any:
+    return jax.tree.map(lambda s, new: put(s, rows, new) if _lazy(s) else new, opt, values, is_leaf=_lazy)
+
+
+def _lazy(state: Any) -> bool:
+    return isinstance(state, LazyAdamState)
+
+
+def decay(ema: float, step: Int[Array, "*r"]) -> Float[Array, "*r"]:
+    """Decay of the moving average at ``step`` = 1, 2, ...
+
+    Early on the average follows closely, or it would remember the initialisation for 1 / (1 - ema) steps.
+    """
+    return jnp.minimum(ema, (1 + step) / (10 + step))
+
+
+def decay_between(ema: float, after: Int[Array, "*r"], until: Int[Array, ""]) -> Float[Array, "*r"]:
+    """The product of :func:`decay` over steps ``after`` + 1 to ``until``; 1 where there are none.
+
+    While (1 + n) / (10 + n) is the smaller one, the product telescopes to nine factors.
+    """
+    turn = max(math.ceil((10 * ema - 1) / (1 - ema)) - 1, 0)  # the last step of that phase
+    first, last = (jnp.minimum(n, turn) for n in (after, until))
+    early = functools.reduce(jnp.multiply, [(first + j) / (last + j) for j in range(2, 11)])
+    return early * ema ** (jnp.maximum(until, turn) - jnp.maximum(after, turn))
+
+
+def caught_up(average: Any, weights: Any, factor: Float[Array, " R"]) -> Any:
+    """The average of rows whose weights stood still while the decays multiplied to ``factor``."""
+
+    def of(e: Float[Array, "R ..."], w: Float[Array, "R ..."]) -> Float[Array, "R ..."]:
+        return w + factor.reshape((-1,) + (1,) * (e.ndim - 1)) * (e - w)
+
+    return jax.tree.map(of, average, weights)
