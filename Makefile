@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench
+# PyTorch without CUDA, which would be gigabytes.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUN ?= runs/digits
 ARGS ?=
 
@@ -11,7 +14,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo test lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed
+	study-compose-speed bench
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -55,10 +58,18 @@ study-transfer-cost: $(STAMP)  ## step time and memory of transfer against full 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)
 
+bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench ARGS='--only layer,classes'
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --extra-index-url $(TORCH_INDEX) \
+		-e '.[bench]'
 	touch $@
 
 clean:

@@ -9,6 +9,7 @@ import sys
 
 from kind_jax import __version__
 from kind_jax.errors import UserError
+from kind_jax.host import keep_memory
 
 VERBS = {
     "train": "train a model, or continue a run",
@@ -21,6 +22,7 @@ VERBS = {
     "shrink": "remove classes from a model",
     "evaluate": "measure samples: FID with Inception weights, or an offline judge",
     "report": "write a report of a run as one HTML file",
+    "plan": "compile the train step for hardware that is not here: whether it fits, how long a step takes",
 }
 
 _USAGE = "\n".join(
@@ -49,6 +51,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: the verb is {args[0]!r}, but it must be one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     _quiet()
+    keep_memory()
     try:
         return importlib.import_module(f"kind_jax.commands.{args[0]}").run(args[1:])
     except UserError as e:

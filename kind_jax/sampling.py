@@ -11,8 +11,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, Integer
 
 from kind_jax import model, partition
 from kind_jax.config import Config, SamplerConfig
@@ -32,9 +33,11 @@ def _draw(
     labels: Int[Array, " B"],
     gate: Gate,
     null_gate: Gate,
-    key: PRNGKeyArray,
+    seed: Integer[Array, ""] | np.integer,
+    number: Integer[Array, ""] | np.integer,
 ) -> Float[Array, "B H W C"]:
     settings = config.model
+    key = jax.random.fold_in(jax.random.key(seed), number)
     key_start, key_steps = jax.random.split(key)
     shape = (labels.shape[0], settings.size, settings.size, settings.channels)
 
@@ -96,15 +99,23 @@ def draw(
     batch = min(batch, count)
 
     def part(a: Array | np.ndarray, start: int) -> Array:
-        if a.shape[0] != count:
-            return jnp.asarray(a)
         rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch repeats its last sample
-        return jax.device_put(jnp.asarray(a)[rows], sharding)
+        if a.shape[0] != count:
+            return jax.device_put(np.asarray(a), whole)
+        return jax.device_put(np.asarray(a)[rows], sharding)
 
+    whole = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec())
     parts = []
     for i, start in enumerate(range(0, count, batch)):
-        key = jax.random.fold_in(jax.random.key(seed), first + i)
         chunk = part(np.asarray(labels, np.int32), start)
         gates = (jax.tree.map(lambda a, start=start: part(a, start), g) for g in (gate, null_gate))
-        parts.append(np.asarray(_draw(config, sampler or config.sampler, collections, chunk, *gates, key)))
+        number = np.uint32(first + i)
+        images = _draw(config, sampler or config.sampler, collections, chunk, *gates, np.uint32(seed), number)
+        parts.append(_on_this_host(images))
     return np.concatenate(parts)[:count]
+
+
+def _on_this_host(images: Float[Array, "B H W C"]) -> Float[np.ndarray, "B H W C"]:
+    if images.is_fully_addressable:
+        return np.asarray(images)
+    return np.asarray(multihost_utils.process_allgather(images, tiled=True))

@@ -39,9 +39,14 @@ def run(args: list[str]) -> int:
         )
     directory = parsed.workdir or Path("runs") / parsed.config.stem
 
-    from kind_jax.train.loop import train  # after parsing: `--help` should not wait for JAX
+    from kind_jax.train import hosts  # after parsing: `--help` should not wait for JAX
+    from kind_jax.train.loop import train
+
+    hosts.join()
 
     summary = train(parsed.settings, directory, stop_after=parsed.stop_after)
+    if not hosts.is_first():
+        return EXIT_INTERRUPTED if summary.interrupted else 0
     state = "finished" if summary.step >= parsed.settings.train.steps else "stopped"
     say_paths(
         f"{state} at step {summary.step} of {parsed.settings.train.steps} after {summary.seconds:.0f} s",

@@ -133,6 +133,7 @@ class TrainConfig:
       ema: decay of the moving average of the weights.
       log_every, checkpoint_every, sample_every: in steps; 0 switches it off (the last step always saves).
       keep: checkpoints that stay on disk, newest first.
+      profile: first and last step of a window under the profiler, written to profile/ in the run; None for none.
       tensorboard: whether metrics also go to TensorBoard event files (needs the ``tensorboard`` extra).
     """
 
@@ -149,6 +150,7 @@ class TrainConfig:
     checkpoint_every: int = 10_000
     keep: int = 3
     sample_every: int = 10_000
+    profile: tuple[int, int] | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -156,6 +158,8 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         for name in ("checkpoint_every", "sample_every"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 (off) or more")
+        window = self.profile
+        require(window is None or 1 <= window[0] <= window[1], "train.profile", window, "two steps in order, from 1 on")
         for name in ("null", "embedding_dropout"):
             require(0 <= getattr(self, name) <= 1, f"train.{name}", getattr(self, name), "between 0 and 1")
         require(0 <= self.seed < 2**32, "train.seed", self.seed, f"between 0 and {2**32 - 1}")

@@ -61,7 +61,10 @@ class Checkpoints:
     def save(self, state: TrainState, data: Any, meta: Mapping[str, Any]) -> None:
         """Write a checkpoint in the background; arrays are copied before this returns."""
         step = int(state.step)
-        items = _items(state) | {"data": data, "meta": {"json": json.dumps(meta)}}
+        # The position of the input as plain data, not as Grain's own checkpoint, which is one for each process: a run
+        # may go on with another number of hosts.
+        position = {"json": json.dumps(data.get_state())}
+        items = _items(state) | {"data": position, "meta": {"json": json.dumps(meta)}}
         self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
 
     def restore(self, step: int, abstract: TrainState, data: Any) -> TrainState:
@@ -72,7 +75,7 @@ class Checkpoints:
         """
         wanted = _items(abstract)
         loaded = _load(self.directory, step, wanted)
-        _read(self.directory, step, {"data": data})
+        data.set_state(json.loads(_read(self.directory, step, {"data": None})["data"]["json"]))
         tree = {"opt": abstract.opt, "step": abstract.step}
         optimizer = jax.tree.unflatten(jax.tree.structure(tree), [loaded["optimizer"][path] for path in _flat(tree)])
         return TrainState(

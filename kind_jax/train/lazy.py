@@ -28,17 +28,24 @@ def _rows(values: Array, leaf: Array) -> Array:
 def scale_by_lazy_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
     """Adam on leaves [groups, ...]; ``update`` takes ``present``, bool [groups]."""
 
-    def init(params: Any) -> LazyAdamState:
+    def init(params: Any) -> LazyAdamState | optax.EmptyState:
         leaves = jax.tree.leaves(params)
-        groups = leaves[0].shape[0] if leaves else 0
+        if not leaves:  # a model without tailors
+            return optax.EmptyState()
+        groups = leaves[0].shape[0]
         zeros = jax.tree.map(jnp.zeros_like, params)
         return LazyAdamState(jnp.zeros(groups, jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
 
     def update(
-        updates: Any, state: LazyAdamState, params: Any = None, *, present: Bool[Array, " groups"], **extra: Any
-    ) -> tuple[Any, LazyAdamState]:
+        updates: Any,
+        state: LazyAdamState | optax.EmptyState,
+        params: Any = None,
+        *,
+        present: Bool[Array, " groups"],
+        **extra: Any,
+    ) -> tuple[Any, LazyAdamState | optax.EmptyState]:
         del params, extra
-        if not jax.tree.leaves(updates):  # a model without tailors
+        if isinstance(state, optax.EmptyState):
             return updates, state
         count = state.count + present.astype(jnp.int32)
         seen = jnp.maximum(count, 1)

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from kind_jax import adapters, model, partition, sampling
+from kind_jax import model, partition
 from kind_jax.config import Config
 from kind_jax.data import pipeline
 from kind_jax.data.dataset import Dataset, open_dataset
 from kind_jax.errors import UserError
-from kind_jax.images import grid, save_png
-from kind_jax.train import sharding
+from kind_jax.train import hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints, read_meta
 from kind_jax.train.checkpoint import steps as checkpoint_steps
-from kind_jax.train.lock import run_lock
+from kind_jax.train.meter import Meter
 from kind_jax.train.metrics import make_writer
+from kind_jax.train.profile import Profile
 from kind_jax.train.progress import Progress
 from kind_jax.train.run import check, save_config
+from kind_jax.train.samples import save_samples
+from kind_jax.train.signals import stop_requests
 from kind_jax.train.state import TrainState
 from kind_jax.train.step import Metrics, make_step
-
-GRID_ROWS, GRID_COLUMNS = 6, 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,12 +72,14 @@ def train(
     shapes = states.abstract(config)  # refuses a config that leaves nothing to train
 
     check(directory, config)  # before anything is written, the lock included
-    with run_lock(directory), _signals() as interrupted:
+    with hosts.locked(directory), stop_requests() as received:
         check(directory, config)  # another process may have made it its own meanwhile
         # 1. Input: the same global batches on any number of hosts.
+        placement = sharding.batch_sharding(mesh)
+        shard, shards = sharding.share_of_batch(placement, config.train.batch)
         data = pipeline.batches(
-            dataset, batch=config.train.batch, seed=config.data.seed, shard=jax.process_index(),
-            shards=jax.process_count(), workers=config.data.workers,
+            dataset, batch=config.train.batch, seed=config.data.seed, shard=shard, shards=shards,
+            workers=config.data.workers,
         )  # fmt: skip
         fingerprint = pipeline.fingerprint(dataset, batch=config.train.batch, seed=config.data.seed)
         meta = {"fingerprint": fingerprint, "class_names": list(dataset.class_names)}
@@ -88,7 +88,7 @@ def train(
         # but first comes everything that may be refused.
         resumes = bool(checkpoint_steps(directory / "checkpoints"))
         weights = None if resumes else _initial(config, initial)
-        if not (directory / "config.json").is_file():
+        if hosts.is_first() and not (directory / "config.json").is_file():
             save_config(directory, config)
         shardings = sharding.shard_like(shapes, mesh)
         checkpoints = Checkpoints(directory / "checkpoints", config.train.keep)
@@ -103,71 +103,68 @@ def train(
             raise UserError(
                 f"train.steps is {config.train.steps}, but {directory} has trained for {start} steps already."
             )
-        save_config(directory, config)
+        if hosts.is_first():
+            save_config(directory, config)
         end = min(config.train.steps, config.train.steps if stop_after is None else stop_after)
 
         # 3. Steps. Metrics are read one logging interval late, so that the host never waits for the device.
         step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
-        placement = sharding.batch_sharding(mesh)
-        writer = make_writer(directory, config.train.tensorboard, start)
+        writer = make_writer(directory, config.train.tensorboard, start) if hosts.is_first() else None
+        profile = Profile(directory / "profile", config.train.profile)
         pending: tuple[int, Any] | None = None
-        progress = Progress(total=config.train.steps, start=start, images_per_step=config.train.batch)
+        meter = Meter(config)
+        progress = Progress(
+            total=config.train.steps, start=start, images_per_step=config.train.batch,
+            stream=None if hosts.is_first() else io.StringIO(),
+        )  # fmt: skip
 
         def report() -> None:
             if pending is not None:
                 values = {name: float(value) for name, value in jax.device_get(pending[1]).items()}
                 progress.update(pending[0], values["loss"])
+                values |= meter.read(progress.steps_per_second)
                 if progress.steps_per_second is not None:
                     values |= {
                         "steps_per_second": progress.steps_per_second,
                         "images_per_second": progress.images_per_second or 0.0,
                     }
-                writer.write(pending[0], values)
+                if writer is not None:
+                    writer.write(pending[0], values)
 
         with progress:
             if start:
                 progress.log(f"resuming {directory} at step {start}")
             # Whatever ends the loop, saves under way are finished first.
-            with closing(checkpoints), closing(writer):
-                saved, metrics = start, {}
+            with closing(checkpoints), closing(writer) if writer else nullcontext(), closing(profile):
+                saved, metrics, interrupted = start, {}, False
                 while done < end and not interrupted:
-                    batch = jax.make_array_from_process_local_data(placement, next(data))
+                    with meter.waiting("input_wait"):
+                        batch = jax.make_array_from_process_local_data(placement, next(data))
+                    profile.before(done + 1)
                     state, metrics = step(state, batch)
                     done += 1
+                    profile.after(done, metrics)
                     if done % config.train.log_every == 0 or done == end:
                         report()
                         pending = (done, metrics)
                     if _due(config.train.checkpoint_every, done):
                         _check_finite(done, metrics)
-                        checkpoints.save(state, data, meta)
+                        with meter.waiting("checkpoint_stall"):
+                            checkpoints.save(state, data, meta)
                         saved = done
                     if _due(config.train.sample_every, done) or (
                         config.train.sample_every and done == config.train.steps
                     ):
-                        save_samples(config, state, directory / "samples" / f"step_{done:07d}.png")
+                        with meter.waiting("sampling"):
+                            save_samples(config, state, mesh, directory / "samples" / f"step_{done:07d}.png")
+                    interrupted = hosts.asked_to_stop(bool(received), done)
                 report()
                 if saved != done:
                     _check_finite(done, metrics)
                     checkpoints.save(state, data, meta)
             if interrupted:
                 progress.log(f"interrupted: saved step {done}; the same command continues from there")
-    return Summary(directory=directory, step=done, seconds=time.monotonic() - begin, interrupted=bool(interrupted))
-
-
-def save_samples(config: Config, state: TrainState, path: Path) -> None:
-    """Class-conditional samples of the averaged weights, a column for each of up to ten classes."""
-    count = config.model.num_classes
-    columns = np.unique(np.linspace(0, count - 1, min(GRID_COLUMNS, count)).astype(np.int32))
-    labels = np.tile(columns, GRID_ROWS)
-    gates = model.class_gate(config.model)
-    weights = adapters.merge(config.transfer, states.averaged(config, state))
-    images = sampling.draw(
-        config, weights, labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
-        null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,
-    )  # fmt: skip
-    visible = images if images.shape[-1] in (1, 3) else images[..., :3]  # latents: three of their channels
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, grid(visible, len(columns), scale=max(1, 48 // config.model.size)))
+    return Summary(directory=directory, step=done, seconds=time.monotonic() - begin, interrupted=interrupted)
 
 
 def _initial(config: Config, initial: Callable[[], partition.Collections] | None) -> partition.Collections:
@@ -230,27 +227,3 @@ def _check_finite(step: int, metrics: Metrics) -> None:
 
 def _due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that becomes true when the process is asked to stop; the second request stops it at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        del frame
-        received.append(number)
-        for n in previous:
-            signal.signal(n, signal.SIG_DFL)
-
-    previous: dict[int, Any] = {}
-    try:
-        for n in (signal.SIGINT, signal.SIGTERM):
-            previous[n] = signal.signal(n, note)
-    except ValueError:  # not the main thread: signals stay as they are
-        previous = {}
-    try:
-        yield received
-    finally:
-        for n, handler in previous.items():
-            signal.signal(n, handler)

@@ -37,7 +37,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"params/blocks/.*/kernel", (None, "fsdp")),
     (r"params/blocks/.*/bias", ()),
     (r"params/.*/kernel", ("fsdp",)),
-    (r"params/label_embed/table", (None, "fsdp")),
+    # A look-up in a table that is cut along its features would be sent around whole; the table is small.
+    (r"params/label_embed/table", ()),
     (r"params/.*/bias", ()),
     # Adapters are small.
     (r"adapters/.*", ()),
@@ -96,6 +97,26 @@ def shard_like(tree: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Images and labels are split over every data-parallel device."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def share_of_batch(where: NamedSharding, batch: int) -> tuple[int, int]:
+    """Which part of a global batch this process must read: (number, count), its number counted from 0.
+
+    Usually one part for each process; where ``tensor`` spans processes, several of them read the same part.
+    """
+    spans = {
+        (rows[0].start or 0, batch if rows[0].stop is None else rows[0].stop)
+        for rows in where.addressable_devices_indices_map((batch,)).values()
+    }
+    begin, end = min(a for a, _ in spans), max(b for _, b in spans)
+    size = end - begin
+    covered = sum(b - a for a, b in spans)
+    if covered != size or batch % size or begin % size:
+        raise UserError(
+            f"mesh {dict(where.mesh.shape)} gives process {jax.process_index()} the rows {sorted(spans)} of a batch of "
+            f"{batch}, but they must be one part of equal parts; choose a mesh whose axes follow the hosts."
+        )
+    return begin // size, batch // size
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,7 @@
 """The training step: what moves, what stays, and that neither devices nor micro-batches change it."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -123,29 +124,54 @@ def test_micro_batches_do_not_change_the_gradient():
     chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("axes", [{}, {"fsdp": 4, "tensor": 2}, {"fsdp": 2, "tensor": 2}], ids=str)
-def test_the_mesh_does_not_change_the_result(axes):
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 4, 2), (2, 2, 2), (1, 2, 4), (2, 1, 2), (1, 2, 1), (1, 1, 2)]
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_the_mesh_does_not_change_the_result(shape):
+    """On 2, 4 and 8 devices; with a bank that is stepped by rows, spread over `fsdp`."""
     # A large eps keeps Adam from turning rounding noise of vanishing gradients into full steps.
     config = tiny.change(
-        tiny.CONFIG, mesh=MeshConfig(**axes), model={"factor": {"learngenes": 8}}, optimizer={"eps": 1e-3}
+        tiny.CONFIG,
+        mesh=MeshConfig(**dict(zip(sharding.AXES, shape, strict=True))),
+        model={"factor": {"learngenes": 8}, "num_classes": 40},
+        optimizer={"eps": 1e-3},
     )
-    mesh = sharding.make_mesh(config.mesh)
-    assert mesh.size == 8
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[: np.prod(shape)])
     where = sharding.shard_like(state.abstract(config), mesh)
     current = jax.jit(lambda c: state.start(config, c), out_shardings=where)(
         jax.device_put(tiny.weights(config.model), where.collections)
     )
-    f = jax.jit(step.make_step(config), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
     batch = jax.device_put(BATCH, sharding.batch_sharding(mesh))
+    f = jax.jit(step.make_step(config), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
+    program = f.lower(current, batch).compile()
+
+    # What the compiled program holds on a device: every array of weights, averages and moments is split as promised.
+    data, fsdp, tensor = shape
+    expected = sum(a.nbytes for a in batch.values()) // (data * fsdp)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(current):
+        text, ways = jax.tree_util.keystr(path), 1
+        if "_t" in text.split("'")[-2] if "'" in text else False:
+            ways = fsdp
+        elif "learngenes" in text and leaf.ndim > 1:
+            ways = tensor if text.endswith("['s']") else fsdp * tensor
+        elif "kernel" in text and leaf.shape[0 if "blocks" not in text else 1] % fsdp == 0:
+            ways = fsdp
+        expected += leaf.nbytes // ways
+    analysis = program.memory_analysis()
+    assert analysis.argument_size_in_bytes == pytest.approx(expected, rel=1e-3)
+    assert analysis.alias_size_in_bytes >= 0.99 * (expected - sum(a.nbytes for a in batch.values()))  # donated
+    # No device ever sees the whole bank: what is gathered are the rows in use.
+    if fsdp > 1:
+        assert not re.search(r"= f32\[40,\S* all-(gather|reduce)", program.as_text())
+
     with jax.transfer_guard("disallow"):
         for _ in range(2):
-            current, metrics = f(current, batch)
-    expected, one_device = run(tiny.change(config, mesh=MeshConfig()), 2)
+            current, metrics = program(current, batch)
+    single, one_device = run(tiny.change(config, mesh=MeshConfig()), 2)
     np.testing.assert_allclose(metrics["loss"], one_device["loss"], rtol=1e-5)
-    chex.assert_trees_all_close(jax.device_get(current.ema), jax.device_get(expected.ema), rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(jax.device_get(current.ema), jax.device_get(single.ema), rtol=1e-3, atol=1e-5)
     u = current.collections["learngenes"]["blocks"]["mlp_out"]["u"]
-    share = axes.get("fsdp", 1) * axes.get("tensor", 1)
-    assert u.addressable_shards[0].data.size * share == u.size
     moments = [a for a in jax.tree.leaves(current.opt) if a.shape == u.shape]
     assert moments
     assert all(m.sharding.is_equivalent_to(u.sharding, u.ndim) for m in moments)

@@ -1,0 +1,99 @@
+"""The models that race, and their training step as a contestant."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from harness import Contestant
+
+from kind_jax import model, partition
+from kind_jax.config import Config, DiffusionConfig, FactorConfig, ModelConfig, SamplerConfig, TrainConfig, change
+from kind_jax.train import state as states
+from kind_jax.train.step import Batch, make_step
+
+
+def kind(
+    *, width: int, depth: int, tokens: int, batch: int, classes: int = 100, learngenes: int | None = None,
+    tailors: int = 4, **model_settings: Any,
+) -> Config:  # fmt: skip
+    """A KIND model of latents under rectified flow; ``learngenes`` None is half the width.
+
+    The stack is unrolled, as in configs/digits.py: on a CPU that is the faster one.
+    """
+    settings: dict[str, Any] = {"scan_unroll": 0, **model_settings}
+    return Config(
+        model=ModelConfig(
+            size=2 * math.isqrt(tokens), channels=4, patch=2, width=width, depth=depth, heads=max(width // 64, 1),
+            num_classes=classes, learn_sigma=False, factor=FactorConfig(learngenes=learngenes, tailors=tailors),
+            **settings,
+        ),
+        diffusion=DiffusionConfig(process="flow"),
+        sampler=SamplerConfig(method="euler", steps=10),
+        train=TrainConfig(batch=batch),
+    )  # fmt: skip
+
+
+def dense(config: Config) -> Config:
+    """The same model with every projection dense: a plain DiT."""
+    return change(config, model={"factor": FactorConfig(projections=())})
+
+
+def random_batch(config: Config) -> Batch:
+    """Noise for images and random labels, on the device; speed does not depend on the values."""
+    rng, m, batch = np.random.default_rng(0), config.model, config.train.batch
+    return jax.device_put({
+        "image": rng.standard_normal((batch, m.size, m.size, m.channels), np.float32),
+        "label": rng.integers(0, m.num_classes, batch).astype(np.int32),
+    })  # fmt: skip
+
+
+def compiled(
+    function: Callable[..., Any], *arguments: Any, donate: bool = False
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """``function`` as an executable, and what a contestant tells of it."""
+    begin = time.perf_counter()
+    program = jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*arguments).compile()
+    seconds = time.perf_counter() - begin
+    analysis: Any = program.memory_analysis()
+    temporary = None if analysis is None else int(analysis.temp_size_in_bytes)
+    return program, {"compile_seconds": seconds, "temporary_bytes": temporary}
+
+
+def train_step(
+    name: str, config: Config, *, weights: partition.Collections | None = None, donate: bool = True
+) -> Contestant:
+    """The trainer's whole step: draws, gradient, AdamW, moving average."""
+    batch = random_batch(config)
+    initial = model.init(config.model, 0) if weights is None else weights
+    state = jax.jit(functools.partial(states.start, config))(initial)
+    program, facts = compiled(make_step(config), state, batch, donate=donate)
+    held = [state]
+
+    def step() -> None:
+        held[0], _ = program(held[0], batch)
+        jax.block_until_ready(held[0])
+
+    return Contestant(name=name, step=step, **facts)
+
+
+def compile_step(name: str, config: Config) -> Contestant:
+    """Tracing and compiling the trainer's step, from shapes alone, each time from the beginning."""
+    state, batch = states.abstract(config), random_batch(config)
+
+    def step() -> None:
+        jax.clear_caches()
+        jax.jit(make_step(config), donate_argnums=0).lower(state, batch).compile()
+
+    return Contestant(name=name, step=step)
+
+
+def call(name: str, function: Callable[..., Any], *arguments: Any) -> Contestant:
+    """A compiled function of fixed arguments."""
+    program, facts = compiled(function, *arguments)
+    return Contestant(name=name, step=lambda: jax.block_until_ready(program(*arguments)), **facts)

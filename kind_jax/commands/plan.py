@@ -1,0 +1,124 @@
+"""``kind-jax plan``: the train step compiled for hardware that is not here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from kind_jax.commands.console import option, say_paths, table
+from kind_jax.config import Config, load_file
+from kind_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kind_jax.plan.compiled import CompiledStep
+    from kind_jax.plan.estimate import Verdict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Compile the train step for hardware that is not here, and say whether it fits and how long a step takes.
+
+    Exit code 2 says that it does not fit, and what would help.
+    """
+
+    config: Path | None = None
+    """Python file with get_config(); needed. Every setting below can override it."""
+    mesh: str | None = None
+    """Devices as data x fsdp (x tensor), like 16x16 or 8x16x2; default: the mesh.* settings, if they are all given."""
+    chip: str | None = None
+    """h100, h200, v5e, v5p or v6e; default: all of them, one of which must fit."""
+    mfu: float = 0.4
+    """Share of the chip's peak that is assumed; recomputation by model.remat counts as work."""
+    out: Path | None = None
+    """JSON file for all figures; default: none."""
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, compile, print the tables; returns the exit code."""
+    path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
+    base = load_file(path) if path else Config()
+    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
+    if parsed.config is None:
+        raise UserError(
+            "--config is missing, but it must name a Python file with get_config(), like configs/dit_xl2.py."
+        )
+    if parsed.out is not None and parsed.out.is_dir():
+        raise UserError(f"--out is {str(parsed.out)!r}, which is a folder, but it must be a JSON file.")
+
+    from kind_jax.files import atomic_write_text
+    from kind_jax.plan import chips, estimate
+    from kind_jax.plan.compiled import compile_step, fake_devices, parse_mesh
+
+    config = parsed.settings
+    if parsed.mesh is not None:
+        config = dataclasses.replace(config, mesh=parse_mesh(parsed.mesh))
+    wanted = [chips.find(parsed.chip)] if parsed.chip else list(chips.CHIPS)
+    estimate.check_mfu(parsed.mfu)
+    devices = fake_devices(config.mesh)
+    step = compile_step(config, devices)
+    verdicts = [estimate.judge(step, chip, config.train.batch, parsed.mfu) for chip in wanted]
+
+    _say(config, step, verdicts, parsed.mfu)
+    if parsed.out is not None:
+        text = json.dumps(estimate.record(config, step, verdicts, parsed.mfu), indent=2)
+        atomic_write_text(parsed.out, f"{text}\n")
+        say_paths("written", {"figures": parsed.out})
+    estimate.check_fits(config, step, verdicts, devices)
+    return 0
+
+
+def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> None:
+    from kind_jax.plan.estimate import readable
+
+    mesh, state = config.mesh, step.state
+    rows = {
+        "parameters": state.parameters, "moving average": state.average, "optimizer": state.optimizer,
+        "counters": state.counters, "input batch": step.batch, "temporary": step.temporary,
+        "metrics": step.outputs, "total": step.memory,
+    }  # fmt: skip
+    print(
+        f"{step.devices} devices: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}; "
+        f"batch {config.train.batch} in {config.train.accumulate} micro-batches; compiled in {step.seconds:.0f} s"
+    )
+    table("memory of a device", ("part", "size"), [(name, readable(size)) for name, size in rows.items()])
+    print(
+        f"The tailor bank is {readable(state.tailors)} of the state. Temporary memory is an upper bound: the program\n"
+        "that was compiled here is for CPU; it keeps attention probabilities [heads, tokens, tokens], which fused\n"
+        "attention does not, and holds much of a bfloat16 model in float32."
+    )
+    total = step.collectives.total
+    sent = [*step.collectives.by_kind.items(), ("total", total)]
+    table(
+        "collectives of a step",
+        ("kind", "count", "results", "received, at least"),
+        [(kind, f"{t.count:,}", readable(t.output), readable(t.received)) for kind, t in sent],
+    )
+    if step.collectives.unknown_loops:
+        print(f"{step.collectives.unknown_loops} loops with collectives have no known length and count as one round.")
+    print("Bytes of one device, in float32 wherever the program for CPU computes in it; a chip may send half of them.")
+    table(
+        f"chips at {mfu:.0%} of their bfloat16 peak",
+        ("chip", "memory", "fits", "free", "step, computing", "images/s", "collectives, at least"),
+        [
+            (
+                v.chip.title, readable(v.chip.memory), "yes" if v.fits else "no",
+                readable(v.chip.memory - step.memory) if v.fits else "-", _time(v.step_seconds),
+                f"{v.images_per_second:,.0f}", _time(v.collective_seconds),
+            )
+            for v in verdicts
+        ],
+    )  # fmt: skip
+    passes = "four forward passes, one of them for model.remat" if config.model.remat else "three forward passes"
+    print(
+        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). Collectives take at least so long at\n"
+        "the bandwidth between neighbouring chips, and overlap with computing; networks between hosts are slower."
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

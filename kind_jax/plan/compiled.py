@@ -1,0 +1,184 @@
+"""The real train step, compiled for a mesh of devices that are not here.
+
+JAX's CPU backend stands in for them: it can be told to have any number of devices, and the program that XLA partitions
+for 256 of them is the one that 256 accelerators would divide among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from kind_jax.config import Config, MeshConfig
+from kind_jax.deploy import cost
+from kind_jax.errors import UserError
+from kind_jax.partition import TAILORS
+from kind_jax.plan.collectives import Collectives, count
+from kind_jax.train import sharding
+from kind_jax.train import state as states
+from kind_jax.train.step import make_step
+
+MOST_DEVICES = 16384  # fake devices take memory and threads of the host
+# Nothing is going to run: buffers and communication are the same without LLVM's optimisations, which take long.
+_PLAN_ONLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_COUNT = "jax_num_cpu_devices"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StateBytes:
+    """Bytes of the training state on one device.
+
+    Attributes:
+      counters: the step number and its like.
+      tailors: of all of these, what belongs to the tailor bank.
+    """
+
+    parameters: int
+    average: int
+    optimizer: int
+    counters: int
+    tailors: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.average + self.optimizer + self.counters
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """What one device holds, computes and receives in one step.
+
+    Attributes:
+      batch: bytes of images and labels.
+      arguments: what XLA says that state and batch take, to compare with.
+      temporary: bytes that XLA allocates during a step: activations, gradients, gathered weights.
+      outputs: bytes of results that do not take the place of the state before: metrics, and XLA's pointers to all.
+      flops: of matrix products, with the backward pass; see :func:`flops_per_image`.
+      seconds: it took to trace and compile.
+    """
+
+    devices: int
+    state: StateBytes
+    batch: int
+    arguments: int
+    temporary: int
+    outputs: int
+    flops: float
+    collectives: Collectives
+    seconds: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes of everything together."""
+        return self.state.total + self.batch + self.temporary + self.outputs
+
+
+def parse_mesh(text: str) -> MeshConfig:
+    """``16x16`` as data x fsdp, ``8x16x2`` as data x fsdp x tensor, ``8`` as data.
+
+    Raises:
+      UserError: anything else.
+    """
+    if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){0,2}", text):
+        raise UserError(f"--mesh is {text!r}, but it must be sizes of data x fsdp (x tensor), like 16x16 or 8x16x2.")
+    sizes = [int(n) for n in text.split("x")] + [1, 1]
+    return MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
+
+
+def fake_devices(config: MeshConfig) -> list[Any]:
+    """CPU devices for a mesh, as many as it names.
+
+    Raises:
+      UserError: the mesh leaves the number open or wants too many, or JAX has started already with fewer.
+    """
+    sizes = (config.data, config.fsdp, config.tensor)
+    if -1 in sizes:
+        raise UserError(
+            f"mesh.{sharding.AXES[sizes.index(-1)]} is -1 (all devices that are left), but a plan is for devices that "
+            "are not here to be counted: give every axis, like --mesh 16x16."
+        )
+    wanted = math.prod(sizes)
+    if wanted > MOST_DEVICES:
+        raise UserError(f"the mesh has {wanted} devices, but a plan can be made for {MOST_DEVICES} at most.")
+    with contextlib.suppress(RuntimeError):  # JAX has started: what it has is what there is
+        jax.config.update(_COUNT, max(wanted, getattr(jax.config, _COUNT)))
+        jax.config.update("jax_platforms", "cpu")
+    found = jax.devices("cpu")
+    if len(found) < wanted or jax.default_backend() != "cpu":
+        raise UserError(
+            f"the mesh has {wanted} devices, but JAX has started already, with {len(found)} of CPU and for "
+            f"{jax.default_backend()}: plan in a process of its own."
+        )
+    return found[:wanted]
+
+
+def state_bytes(config: Config, mesh: Mesh) -> StateBytes:
+    """What one device holds of the state; exact, and from shapes alone."""
+    shapes = states.abstract(config)
+    shardings = sharding.shard_like(shapes, mesh)
+    sizes = jax.tree.map(lambda leaf, where: _shard(leaf, where), shapes, shardings)
+    parts = {
+        name: sum(jax.tree.leaves(getattr(sizes, field)))
+        for name, field in (("parameters", "collections"), ("average", "ema"), ("optimizer", "opt"))
+    }
+    found = jax.tree_util.tree_leaves_with_path(sizes)
+    tailors = sum(size for path, size in found if any(getattr(key, "key", None) == TAILORS for key in path))
+    return StateBytes(**parts, counters=sum(size for _, size in found) - sum(parts.values()), tailors=tailors)
+
+
+def flops_per_image(config: Config) -> int:
+    """FLOPs of a training step on one image: a backward pass is two forward passes, and remat adds one more."""
+    return cost.total(config.model).flops * (4 if config.model.remat else 3)
+
+
+def compile_step(config: Config, devices: list[Any]) -> CompiledStep:
+    """Compile the step as :func:`kind_jax.train.loop.train` does, for ``config.mesh`` over ``devices``.
+
+    Raises:
+      UserError: the mesh does not fit the devices or the batch.
+    """
+    begin = time.monotonic()
+    mesh = sharding.make_mesh(config.mesh, devices)
+    sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
+    shapes = states.abstract(config)
+    shardings = sharding.shard_like(shapes, mesh)
+    state = jax.tree.map(_placed, shapes, shardings)
+    where, size = sharding.batch_sharding(mesh), config.model.size
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (config.train.batch, size, size, config.model.channels), jnp.float32, sharding=where
+        ),
+        "label": jax.ShapeDtypeStruct((config.train.batch,), jnp.int32, sharding=where),
+    }
+    step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+    compiled = step.lower(state, batch).compile(_PLAN_ONLY)
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None
+    assert text is not None
+    return CompiledStep(
+        devices=len(devices),
+        state=state_bytes(config, mesh),
+        batch=sum(_shard(leaf, where) for leaf in batch.values()),
+        arguments=memory.argument_size_in_bytes,
+        temporary=memory.temp_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        flops=flops_per_image(config) * config.train.batch / len(devices),
+        collectives=count(text),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _placed(leaf: Any, where: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+
+def _shard(leaf: Any, where: Any) -> int:
+    return math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize

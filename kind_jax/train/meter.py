@@ -1,0 +1,63 @@
+"""Where the wall time of a run goes, and how much of the hardware it uses."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+from kind_jax.config import Config
+from kind_jax.deploy import cost
+from kind_jax.plan.chips import peak_flops
+
+
+def step_flops(config: Config) -> float:
+    """FLOPs of the matrix products of one training step: forward, and twice that backward.
+
+    What ``model.remat`` computes again is not counted, as usual for model FLOPs utilisation (Chowdhery et al. 2022,
+    PaLM, appendix B).
+    """
+    return 3.0 * cost.total(config.model).flops * config.train.batch
+
+
+class Meter:
+    """Shares of the wall time that steps wait for something, and speed, between one :meth:`read` and the next."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._flops = step_flops(config)
+        devices = jax.devices()
+        peak = peak_flops(devices[0].device_kind)
+        self._peak = None if peak is None else peak * len(devices)
+        self._spent: dict[str, float] = {}
+        self._since = clock()
+        self.total: dict[str, float] = {}
+        """Seconds of each wait since the beginning."""
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Book the time inside as ``what``: ``input_wait``, ``checkpoint_stall``, ``sampling``."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            seconds = self._clock() - begin
+            self._spent[what] = self._spent.get(what, 0.0) + seconds
+            self.total[what] = self.total.get(what, 0.0) + seconds
+
+    def read(self, steps_per_second: float | None) -> dict[str, float]:
+        """Metrics since the last reading.
+
+        Returns:
+          ``input_wait``, ``checkpoint_stall`` and ``sampling`` as shares of the wall time, and, where the hardware's
+          peak is known, ``mfu``, the share of it that the model's FLOPs use.
+        """
+        now = self._clock()
+        wall = max(now - self._since, 1e-9)
+        shares = {what: self._spent.get(what, 0.0) / wall for what in ("input_wait", "checkpoint_stall", "sampling")}
+        self._spent, self._since = {}, now
+        if self._peak is not None and steps_per_second is not None:
+            shares["mfu"] = steps_per_second * self._flops / self._peak
+        return shares

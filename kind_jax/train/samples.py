@@ -1,0 +1,43 @@
+"""The grids of samples that a run leaves."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kind_jax import adapters, model, partition, sampling
+from kind_jax.config import Config
+from kind_jax.images import grid, save_png
+from kind_jax.train import hosts, sharding
+from kind_jax.train import state as states
+from kind_jax.train.state import TrainState
+
+ROWS, COLUMNS = 6, 10
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weights(config: Config, state: TrainState) -> partition.Collections:
+    return adapters.merge(config.transfer, states.averaged(config, state))
+
+
+def save_samples(config: Config, state: TrainState, mesh: Mesh, path: Path) -> None:
+    """Class-conditional samples of the averaged weights, a column for each of up to ten classes."""
+    count = config.model.num_classes
+    columns = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).astype(np.int32))
+    labels = np.tile(columns, ROWS)
+    gates = model.class_gate(config.model)
+    images = sampling.draw(
+        config, _weights(config, state), labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
+        null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,
+        sharding=sharding.replicated(mesh),
+    )  # fmt: skip
+    if not hosts.is_first():
+        return
+    visible = images if images.shape[-1] in (1, 3) else images[..., :3]  # latents: three of their channels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(path, grid(visible, len(columns), scale=max(1, 48 // config.model.size)))
