@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench
-# PyTorch without CUDA, which would be gigabytes.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUN ?= runs/digits
 ARGS ?=
 
@@ -68,8 +66,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 $(BENCH_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --extra-index-url $(TORCH_INDEX) \
-		-e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@
 
 clean:

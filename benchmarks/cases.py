@@ -61,8 +61,13 @@ def compiled(
     program = jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*arguments).compile()
     seconds = time.perf_counter() - begin
     analysis: Any = program.memory_analysis()
-    temporary = None if analysis is None else int(analysis.temp_size_in_bytes)
-    return program, {"compile_seconds": seconds, "temporary_bytes": temporary}
+    if analysis is None:
+        return program, {"compile_seconds": seconds}
+    temporary = int(analysis.temp_size_in_bytes)
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return program, {
+        "compile_seconds": seconds, "temporary_bytes": temporary, "total_bytes": temporary + int(held)
+    }  # fmt: skip
 
 
 def train_step(

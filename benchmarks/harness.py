@@ -22,12 +22,14 @@ class Contestant:
       step: does one step and returns when it is finished (it blocks on the device).
       compile_seconds: time to trace and compile it; None where nothing is compiled.
       temporary_bytes: memory that the compiled program takes beside its arguments and results; None where unknown.
+      total_bytes: that and the arguments and results, what these share counted once.
     """
 
     name: str
     step: Callable[[], Any]
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,9 +92,10 @@ class Race:
         """Time of ``name`` divided by that of ``base`` in the same round."""
         return Ratio.of(self.seconds[name] / self.seconds[base])
 
-    def memory(self, name: str, base: str) -> Ratio | None:
-        """Temporary memory of ``name`` divided by that of ``base``; None where the platform does not tell."""
-        ours, theirs = (self.contestants[n].temporary_bytes for n in (name, base))
+    def memory(self, name: str, base: str, *, total: bool = False) -> Ratio | None:
+        """Temporary or total memory of ``name`` divided by that of ``base``; None where the platform does not tell."""
+        field = "total_bytes" if total else "temporary_bytes"
+        ours, theirs = (getattr(self.contestants[n], field) for n in (name, base))
         return Ratio.exact(ours / theirs) if ours is not None and theirs else None
 
     def details(self) -> dict[str, Any]:
@@ -102,6 +105,7 @@ class Race:
                 "median_seconds": float(np.median(self.seconds[name])),
                 "compile_seconds": contestant.compile_seconds,
                 "temporary_bytes": contestant.temporary_bytes,
+                "total_bytes": contestant.total_bytes,
             }
             for name, contestant in self.contestants.items()
         }

@@ -43,9 +43,11 @@ def measure(settings: Settings) -> Found:
     made = race(contestants, rounds=settings.rounds)
     for name in ("unrolled", "remat", "no donation", "accumulate 4"):
         rows.append(Row(what=f"{name} / scan, depth {shallow}: step time", ratio=made.ratio(name, "base")))
-        memory = made.memory(name, "base")
-        if memory is not None:
-            rows.append(Row(what=f"{name} / scan, depth {shallow}: temporary memory", ratio=memory))
+        # What is not donated is not temporary but a result: only the total compares.
+        for what, total in (("temporary memory", False), ("total memory", True)):
+            memory = made.memory(name, "base", total=total)
+            if memory is not None:
+                rows.append(Row(what=f"{name} / scan, depth {shallow}: {what}", ratio=memory))
     return Found(
         rows=tuple(rows),
         sizes={"compile": small, "step": sizes, "depths": [shallow, deep]},

@@ -2,6 +2,8 @@
 
 Both live in one process, so PyTorch's allocations profit from kind_jax.host.keep_memory, too.
 """
+# PyTorch comes with the extra `bench` alone, so a type checker may not find it.
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy import anatomy, cost
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.files import atomic_write_bytes
+    from kind_jax.nn.contraction import choose
     from kind_jax.plots import energy_bars
 
     check_png(parsed.out)
@@ -50,13 +51,25 @@ def run(args: list[str]) -> int:
     if not layers:
         print("every projection is dense: there are no components")
         return 0
+
+    def order(layer: anatomy.Layer) -> str:
+        """How a training step of this config multiplies by the learngenes."""
+        if not layer.learngenes:
+            return "-"
+        settings, train = bundle.config.model, bundle.config.train
+        rows = train.batch // train.accumulate * cost.rows_of(settings, layer.name)
+        return choose(settings.contraction, layer.shape[0], layer.learngenes, layer.shape[1], rows)
+
     table(
         "components",
-        ("weight", "d_in x d_out", "learngenes", "tailors/group", "energy of learngenes", "of one group's tailors"),
+        (
+            "weight", "d_in x d_out", "learngenes", "tailors/group", "energy of learngenes", "of one group's tailors",
+            "learngenes in training",
+        ),
         [
             (
                 layer.name, f"{layer.shape[0]} x {layer.shape[1]}", str(layer.learngenes), str(layer.tailors),
-                f"{layer.energy_learngenes:.2f}", f"{layer.energy_tailors:.2f}",
+                f"{layer.energy_learngenes:.2f}", f"{layer.energy_tailors:.2f}", order(layer),
             )
             for layer in layers
         ],

@@ -100,7 +100,10 @@ def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float
     )
     if step.collectives.unknown_loops:
         print(f"{step.collectives.unknown_loops} loops with collectives have no known length and count as one round.")
-    print("Bytes of one device, in float32 wherever the program for CPU computes in it; a chip may send half of them.")
+    print(
+        "Bytes of one device as the program for CPU sends them: float32 where it computes in it, and all-reduce where\n"
+        "a chip may do with reduce-scatter; a chip may send a quarter of them."
+    )
     table(
         f"chips at {mfu:.0%} of their bfloat16 peak",
         ("chip", "memory", "fits", "free", "step, computing", "images/s", "collectives, at least"),
@@ -115,8 +118,9 @@ def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float
     )  # fmt: skip
     passes = "four forward passes, one of them for model.remat" if config.model.remat else "three forward passes"
     print(
-        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). Collectives take at least so long at\n"
-        "the bandwidth between neighbouring chips, and overlap with computing; networks between hosts are slower."
+        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). This program's\n"
+        "collectives take at least so long at the bandwidth between neighbouring chips, and overlap with computing;\n"
+        "networks between hosts are slower."
     )
 
 

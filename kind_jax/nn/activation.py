@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 
 @jax.custom_vjp
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def gelu(x: Float[Array, ...]) -> Float[Array, ...]:
     """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 
     What the backward pass keeps is the derivative: half of what differentiating the formula keeps (x and the tanh).

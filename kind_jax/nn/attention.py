@@ -59,7 +59,8 @@ class SelfAttention(nnx.Module):
         self.qkv, self.q, self.k, self.v = (projections.get(name) for name in ("qkv", "q", "k", "v"))
         self.o = out
 
-    def __call__(self, x: Float[Array, "B T D"], gate: Gate) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B T D"], gate: Gate, scale: Float[Array, "B D"]) -> Float[Array, "B T D"]:
+        """``scale``: factors on the outputs of each sample."""
         B, T, D = x.shape
         if self.qkv is not None:
             q, k, v = jnp.split(self.qkv(x, gate), 3, axis=-1)
@@ -69,4 +70,4 @@ class SelfAttention(nnx.Module):
             assert self.v is not None
             q, k, v = self.q(x, gate), self.k(x, gate), self.v(x, gate)
         q, k, v = (a.reshape(B, T, self.heads, D // self.heads) for a in (q, k, v))
-        return self.o(dot_product_attention(q, k, v).reshape(B, T, D), gate)
+        return self.o(dot_product_attention(q, k, v).reshape(B, T, D), gate, scale)

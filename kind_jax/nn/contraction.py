@@ -14,7 +14,7 @@ from kind_jax.config import Contraction
 Order = Literal["factored", "folded"]
 
 # How many more FLOPs one large product may cost than two thin ones: measured, see docs/performance.md.
-PREFER_FOLDED = 1.1
+PREFER_FOLDED = 1.05
 
 
 def flops(order: Order, d_in: int, components: int, d_out: int, rows: int) -> int:

@@ -55,9 +55,9 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
         modulation = self.adaln(jax.nn.silu(c), gate)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
-        x = x + gate_a[:, None, :] * self.attention(modulate(layer_norm(x), shift_a, scale_a), gate)
+        x = x + self.attention(modulate(layer_norm(x), shift_a, scale_a), gate, gate_a)
         h = self.mlp_in(modulate(layer_norm(x), shift_m, scale_m), gate)
-        return x + gate_m[:, None, :] * self.mlp_out(gelu(h), gate)
+        return x + self.mlp_out(gelu(h), gate, gate_m)
 
 
 class FinalLayer(nnx.Module):

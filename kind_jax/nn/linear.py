@@ -31,6 +31,10 @@ def add_bias(y: Float[Array, "*batch d_out"], bias: Float[Array, " d_out"]) -> F
     return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
+def scaled(y: Float[Array, "B *T d_out"], scale: Float[Array, "B d_out"] | None) -> Float[Array, "B *T d_out"]:
+    return y if scale is None else y * scale.reshape(scale.shape[0], *(1,) * (y.ndim - 2), scale.shape[1])
+
+
 class Dense(nnx.Module):
     """y = x W + b; ignores the gate."""
 
@@ -47,9 +51,15 @@ class Dense(nnx.Module):
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(init.zeros(d_out))
 
-    def __call__(self, x: Float[Array, "*batch d_in"], gate: Gate | None = None) -> Float[Array, "*batch d_out"]:
+    def __call__(
+        self,
+        x: Float[Array, "B *T d_in"],
+        gate: Gate | None = None,
+        scale: Float[Array, "B d_out"] | None = None,
+    ) -> Float[Array, "B *T d_out"]:
+        """``scale``: factors on the outputs of each sample."""
         del gate
-        return add_bias(matmul(x, self.kernel[...]), self.bias[...])
+        return scaled(add_bias(matmul(x, self.kernel[...]), self.bias[...]), scale)
 
 
 class FactoredDense(nnx.Module):
@@ -82,34 +92,29 @@ class FactoredDense(nnx.Module):
         self.kernel = nnx.Param(make(d_in, d_out)) if dense else None
         self.bias = nnx.Param(init.zeros(d_out))
 
-    def __call__(self, x: Float[Array, "B *T d_in"], gate: Gate) -> Float[Array, "B *T d_out"]:
+    def __call__(
+        self, x: Float[Array, "B *T d_in"], gate: Gate, scale: Float[Array, "B d_out"] | None = None
+    ) -> Float[Array, "B *T d_out"]:
+        """``scale``: factors on the outputs of each sample."""
         bias = self.bias[...]
         own = self._own(gate, x.dtype)
-        if own is not None and own.u.shape[0] == 1:  # one gate for all samples: its components join the shared ones
-            y = self._shared(x, own.u[0], own.s[0], own.v[0])
-        else:
-            y = self._shared(x)
-            if own is not None:
-                if own.u.shape[0] != x.shape[0]:
-                    raise ValueError(
-                        f"the gate has {own.u.shape[0]} samples, but x has {x.shape[0]}; a gate has as many, or 1"
-                    )
-                tokens = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-                tailored = low_rank(tokens, *own).reshape(*x.shape[:-1], -1)
-                y = tailored if y is None else y + tailored
-        if y is None:  # a weight of rank 0
+        everyone = own is not None and own.u.shape[0] == 1  # one gate for all: its components join the shared ones
+        y = self._shared(x, own if everyone else None)
+        if y is None:  # nothing is shared
             y = jnp.zeros((*x.shape[:-1], bias.shape[-1]), x.dtype)
-        return add_bias(y, bias)
+        y = scaled(add_bias(y, bias), scale)
+        if own is None or everyone:
+            return y
+        if own.u.shape[0] != x.shape[0]:
+            raise ValueError(f"the gate has {own.u.shape[0]} samples, but x has {x.shape[0]}; a gate has as many, or 1")
+        # The few components are scaled instead of their many outputs, which the backward pass then need not keep.
+        v = own.v if scale is None else own.v * scale[:, None, :]
+        tokens = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+        return y + low_rank(tokens, own.u, own.s, v).reshape(y.shape)
 
-    def _shared(
-        self,
-        x: Float[Array, "B *T d_in"],
-        u: Float[Array, "n d_in"] | None = None,
-        s: Float[Array, " n"] | None = None,
-        v: Float[Array, "n d_out"] | None = None,
-    ) -> Float[Array, "B *T d_out"] | None:
-        """What applies to every sample: the dense kernel or the learngenes, and the components that are given."""
-        more = None if u is None or s is None or v is None else (u.T, s[:, None] * v)
+    def _shared(self, x: Float[Array, "B *T d_in"], own: Own | None) -> Float[Array, "B *T d_out"] | None:
+        """What applies to every sample: the dense kernel or the learngenes, and ``own`` (of all samples alike)."""
+        more = None if own is None else (own.u[0].T, own.s[0][:, None] * own.v[0])
         if self.kernel is not None:
             kernel = self.kernel[...].astype(x.dtype)
             return matmul(x, kernel if more is None else kernel + more[0] @ more[1])

@@ -111,22 +111,12 @@ def advice(config: Config, step: CompiledStep, devices: list[Any]) -> list[str]:
 
 
 def _other_fsdp(config: Config, state: StateBytes, devices: list[Any]) -> list[str]:
-    """Meshes that hold the state in less: more of fsdp on the same devices, or one that divides the tailor bank."""
-    mesh, groups, found = config.mesh, config.model.num_groups, []
+    """A mesh that holds the state in less: more of fsdp on the same devices."""
+    mesh, found = config.mesh, []
     weighed = [(fsdp, _with_fsdp(config, fsdp, devices).total) for fsdp in _larger(mesh)]
     if smaller := [(bytes_, fsdp) for fsdp, bytes_ in weighed if bytes_ < 0.95 * state.total]:
         least, fsdp = min(smaller)
         found.append(f"raise mesh.fsdp from {mesh.fsdp} to {fsdp}, where the state needs {readable(least)}")
-    if state.tailors and mesh.fsdp > 1 and groups % mesh.fsdp:
-        divisor = max(n for n in range(1, mesh.fsdp) if groups % n == 0)
-        if divisor > 1:
-            changed = dataclasses.replace(mesh, fsdp=divisor)
-            less = _state(config, changed, devices).total
-            found.append(
-                f"choose a mesh.fsdp that divides the {groups} groups of tailors, since one that does not leaves the "
-                f"whole bank on every device: on {mesh.data}x{divisor}x{mesh.tensor} the state needs {readable(less)} "
-                f"(train.batch must be a multiple of {mesh.data * divisor} there)"
-            )
     return found
 
 
@@ -148,7 +138,7 @@ def _state(config: Config, mesh: MeshConfig, devices: list[Any]) -> StateBytes:
 def readable(size: int | float) -> str:
     """Bytes with a decimal unit and three digits."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor / 10 or unit == "kB":
+        if size >= factor / 10:
             number = size / factor
             return f"{number:,.{1 if number >= 10 else 2 if number >= 1 else 3}f} {unit}"
-    raise AssertionError
+    return f"{size:.0f} B"

@@ -30,8 +30,12 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"learngenes/.*/u", (None, "fsdp", "tensor")),
     (r"learngenes/.*/v", (None, "tensor", "fsdp")),
     (r"learngenes/.*/s", (None, "tensor")),
-    # Tailors are spread by group.
+    # Tailors are spread by group, or by feature where fsdp does not divide the groups (with or without a depth axis).
     (r"tailors/.*/[usv]_t", ("fsdp",)),
+    (r"tailors/blocks/\d+/.*/u_t", (None, "fsdp")),
+    (r"tailors/blocks/\d+/.*/v_t", (None, None, "fsdp")),
+    (r"tailors/.*/u_t", (None, None, "fsdp")),
+    (r"tailors/.*/v_t", (None, None, None, "fsdp")),
     # Dense outputs (adaLN's six parts, q | k | v) are cut along their features, so these must not be split: XLA's CPU
     # partitioner returned wrong gradients for them on a (2, 2, 2) mesh. Splitting inputs is right on every mesh tried.
     (r"params/blocks/.*/kernel", (None, "fsdp")),
@@ -65,16 +69,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[tuple[str, tuple[str | None, ...]]] = RULES):
-    """The PartitionSpec of one weight; an axis that does not divide its dimension is left whole.
+    """The PartitionSpec of one weight.
+
+    The first matching rule, of at most the weight's rank, whose axes all divide their dimensions decides; if there is none, the first that matches,
+    without the axes that do not.
 
     Raises:
       UserError: no rule covers the path.
     """
-    for pattern, axes in rules:
-        if re.fullmatch(pattern, path):
-            fit = (a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=False))
-            return PartitionSpec(*fit)
-    raise UserError(f"no sharding rule covers '{path}'; add one to kind_jax.train.sharding.RULES.")
+    matching = [axes for pattern, axes in rules if re.fullmatch(pattern, path) and len(axes) <= len(shape)]
+    if not matching:
+        raise UserError(f"no sharding rule covers '{path}'; add one to kind_jax.train.sharding.RULES.")
+
+    def fit(axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+        return tuple(a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=False))
+
+    return PartitionSpec(*next((axes for axes in matching if fit(axes) == axes), fit(matching[0])))
 
 
 def shard_like(tree: Any, mesh: Mesh) -> Any:

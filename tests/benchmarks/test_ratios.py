@@ -48,7 +48,10 @@ class Machine:
 
 def test_a_drift_between_rounds_cancels_and_the_order_rotates(harness):
     machine = Machine(harness)
-    contestants = [machine.contestant("a", 1.0, temporary_bytes=100), machine.contestant("b", 1.5, temporary_bytes=80)]
+    contestants = [
+        machine.contestant("a", 1.0, temporary_bytes=100, total_bytes=50),
+        machine.contestant("b", 1.5, temporary_bytes=80, total_bytes=60),
+    ]
     contestants.append(machine.contestant("c", 0.5))
     turns = []
 
@@ -65,6 +68,7 @@ def test_a_drift_between_rounds_cancels_and_the_order_rotates(harness):
     assert made.seconds["a"][3] == pytest.approx(1000 * made.seconds["a"][0])
     assert "".join(machine.order) == "abc" + "aabbcc" + "bbccaa" + "ccaabb" + "aabbcc"
     assert made.memory("b", "a").median == pytest.approx(0.8)
+    assert made.memory("b", "a", total=True).median == pytest.approx(1.2)
     assert made.memory("c", "a") is None
 
 

@@ -66,8 +66,8 @@ def test_fsdp_divides_what_it_shards():
     counters = 4 * (8 + 1)  # lazy Adam's, of every group and of all, stay whole
     assert whole.tailors - counters == 8 * (eighth.tailors - counters) > 0
     assert whole.total / 8 < eighth.total < whole.total / 3  # biases and s stay whole
-    ten = state_bytes(CONFIG, "1x8")  # 10 groups do not divide into 8
-    assert ten.tailors == state_bytes(CONFIG, "8x1").tailors
+    ten, all_ten = (state_bytes(CONFIG, mesh).tailors for mesh in ("1x8", "8x1"))
+    assert ten < all_ten / 4  # 10 groups do not divide into 8, but their features do
 
 
 def test_the_compiled_step_agrees_with_xla_and_cost(step):
@@ -160,7 +160,6 @@ def test_a_chip_that_is_too_small_is_refused_with_advice(step):
     assert "remat" not in left
     assert "accumulate" not in left
     assert "raise mesh.fsdp" not in left
-    assert "mesh.fsdp that divides the 10 groups" in left
     estimate.check_fits(config, found, [verdict, dataclasses.replace(verdict, fits=True)], devices)
 
 
