@@ -41,5 +41,6 @@ def keep_memory() -> bool:
         return False
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
-        return all([libc.mallopt(name, value) == 1 for name, value in _SETTINGS])
+        accepted = [libc.mallopt(name, value) for name, value in _SETTINGS]
+        return set(accepted) == {1}
     return False

@@ -1,8 +1,8 @@
 """Orbax checkpoints with one checkpointable for each collection, so that any of them loads alone.
 
 A step folder holds ``learngenes``, ``tailors``, ``params``, the moving average of each collection that trains
-(``ema_…``), ``optimizer``, ``data`` (the position of the input pipeline) and ``meta``; and ``average`` where rows of the
-averaged tailors are brought up to date only when they are used (see :mod:`kind_jax.train.rows`).
+(``ema_…``), ``optimizer``, ``data`` (the position of the input pipeline) and ``meta``; and ``average`` where rows of
+the averaged tailors are brought up to date only when they are used (see :mod:`kind_jax.train.rows`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from kind_jax.files import atomic_write_text
 
 # Settings that change neither the weights nor the input stream: a resumed run may have others.
 _FREE = (
-    "data.path", "data.workers", "mesh.", "model.remat", "model.scan_unroll", "model.contraction", "sampler.", "train.checkpoint_every",
-    "train.keep", "train.log_every", "train.profile", "train.sample_every", "train.tensorboard",
+    "data.path", "data.workers", "mesh.", "model.contraction", "model.remat", "model.scan_unroll", "sampler.",
+    "train.checkpoint_every", "train.keep", "train.log_every", "train.profile", "train.sample_every",
+    "train.tensorboard",
 )  # fmt: skip
 
 

@@ -71,8 +71,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[tuple[str, tuple[str | None, ...]]] = RULES):
     """The PartitionSpec of one weight.
 
-    The first matching rule, of at most the weight's rank, whose axes all divide their dimensions decides; if there is none, the first that matches,
-    without the axes that do not.
+    The first matching rule of at most the weight's rank whose axes all divide their dimensions decides; if there is
+    none, the first that matches, without the axes that do not.
 
     Raises:
       UserError: no rule covers the path.

@@ -125,13 +125,14 @@ def test_micro_batches_do_not_change_the_gradient():
 
 
 MESHES = [
-    ((8, 1, 1), 40), ((1, 8, 1), 41), ((1, 4, 2), 40), ((2, 2, 2), 41), ((1, 2, 4), 40), ((2, 1, 2), 40), ((1, 2, 1), 40),
+    ((8, 1, 1), 40), ((1, 8, 1), 41), ((1, 4, 2), 40), ((2, 2, 2), 41), ((1, 2, 4), 40), ((2, 1, 2), 40),
+    ((1, 2, 1), 40),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("shape", "classes"), MESHES, ids=str)
 def test_the_mesh_does_not_change_the_result(shape, classes):
-    """On 2, 4 and 8 devices; with a bank that is stepped by rows, spread over `fsdp` by group (40) or by feature (41)."""
+    """On 2, 4 and 8 devices; with a bank that is stepped by rows, spread over `fsdp` by group or (41) by feature."""
     # A large eps keeps Adam from turning rounding noise of vanishing gradients into full steps.
     config = tiny.change(
         tiny.CONFIG,
