@@ -47,6 +47,7 @@ def run(args: list[str]) -> int:
     summary = train(parsed.settings, directory, stop_after=parsed.stop_after)
     if not hosts.is_first():
         return EXIT_INTERRUPTED if summary.interrupted else 0
+    print(f"waits: {summary.waits}")
     state = "finished" if summary.step >= parsed.settings.train.steps else "stopped"
     say_paths(
         f"{state} at step {summary.step} of {parsed.settings.train.steps} after {summary.seconds:.0f} s",

@@ -39,7 +39,7 @@ def _forward(x, u, s, v):
 def _backward(residuals, dy):
     x, u, s, v, h = residuals
     dh = jnp.einsum("bnd,btd->bnt", v, dy)
-    ds = jnp.sum(h * dh, axis=2)
+    ds = jnp.einsum("bnt,bnt->bn", h, dh, preferred_element_type=jnp.float32).astype(s.dtype)
     h, dh = h * s[:, :, None], dh * s[:, :, None]
     du = jnp.einsum("bnt,btd->bnd", dh, x)
     dv = jnp.einsum("bnt,btd->bnd", h, dy)

@@ -23,7 +23,7 @@ from kind_jax.train import hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints, read_meta
 from kind_jax.train.checkpoint import steps as checkpoint_steps
-from kind_jax.train.meter import Meter
+from kind_jax.train.meter import Meter, describe
 from kind_jax.train.metrics import make_writer
 from kind_jax.train.profile import Profile
 from kind_jax.train.progress import Progress
@@ -36,12 +36,13 @@ from kind_jax.train.step import Metrics, make_step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a call of :func:`train` did."""
+    """What a call of :func:`train` did; ``waits`` says in words how long steps waited for something."""
 
     directory: Path
     step: int
     seconds: float
     interrupted: bool
+    waits: str
 
 
 def train(
@@ -111,7 +112,7 @@ def train(
         step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
         writer = make_writer(directory, config.train.tensorboard, start) if hosts.is_first() else None
         profile = Profile(directory / "profile", config.train.profile)
-        pending: tuple[int, Any] | None = None
+        pending: tuple[int, Any, dict[str, float]] | None = None
         meter = Meter(config)
         progress = Progress(
             total=config.train.steps, start=start, images_per_step=config.train.batch,
@@ -119,17 +120,16 @@ def train(
         )  # fmt: skip
 
         def report() -> None:
-            if pending is not None:
-                values = {name: float(value) for name, value in jax.device_get(pending[1]).items()}
-                progress.update(pending[0], values["loss"])
-                values |= meter.read(progress.steps_per_second)
-                if progress.steps_per_second is not None:
-                    values |= {
-                        "steps_per_second": progress.steps_per_second,
-                        "images_per_second": progress.images_per_second or 0.0,
-                    }
-                if writer is not None:
-                    writer.write(pending[0], values)
+            if pending is None:
+                return
+            at, metrics, waits = pending
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()} | waits
+            progress.update(at, values["loss"], describe(waits))
+            if progress.steps_per_second is not None:
+                values["steps_per_second"] = progress.steps_per_second
+                values["images_per_second"] = progress.images_per_second or 0.0
+            if writer is not None:
+                writer.write(at, values)
 
         with progress:
             if start:
@@ -146,7 +146,7 @@ def train(
                     profile.after(done, metrics)
                     if done % config.train.log_every == 0 or done == end:
                         report()
-                        pending = (done, metrics)
+                        pending = (done, metrics, meter.read(progress.steps_per_second))
                     if _due(config.train.checkpoint_every, done):
                         _check_finite(done, metrics)
                         with meter.waiting("checkpoint_stall"):
@@ -161,10 +161,17 @@ def train(
                 report()
                 if saved != done:
                     _check_finite(done, metrics)
-                    checkpoints.save(state, data, meta)
+                    with meter.waiting("checkpoint_stall"):
+                        checkpoints.save(state, data, meta)
             if interrupted:
                 progress.log(f"interrupted: saved step {done}; the same command continues from there")
-    return Summary(directory=directory, step=done, seconds=time.monotonic() - begin, interrupted=interrupted)
+    return Summary(
+        directory=directory,
+        step=done,
+        seconds=time.monotonic() - begin,
+        interrupted=interrupted,
+        waits=meter.summary(),
+    )
 
 
 def _initial(config: Config, initial: Callable[[], partition.Collections] | None) -> partition.Collections:

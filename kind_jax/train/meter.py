@@ -12,6 +12,8 @@ from kind_jax.config import Config
 from kind_jax.deploy import cost
 from kind_jax.plan.chips import peak_flops
 
+WAITS = ("input_wait", "checkpoint_stall", "sampling")
+
 
 def step_flops(config: Config) -> float:
     """FLOPs of the matrix products of one training step: forward, and twice that backward.
@@ -23,7 +25,11 @@ def step_flops(config: Config) -> float:
 
 
 class Meter:
-    """Shares of the wall time that steps wait for something, and speed, between one :meth:`read` and the next."""
+    """Shares of the wall time that steps wait for something, and speed, between one :meth:`read` and the next.
+
+    Attributes:
+      total: seconds of each wait since the beginning.
+    """
 
     def __init__(self, config: Config, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -32,13 +38,12 @@ class Meter:
         peak = peak_flops(devices[0].device_kind)
         self._peak = None if peak is None else peak * len(devices)
         self._spent: dict[str, float] = {}
-        self._since = clock()
+        self._since = self._begin = clock()
         self.total: dict[str, float] = {}
-        """Seconds of each wait since the beginning."""
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Book the time inside as ``what``: ``input_wait``, ``checkpoint_stall``, ``sampling``."""
+        """Book the time inside as ``what``, one of ``WAITS``."""
         begin = self._clock()
         try:
             yield
@@ -56,8 +61,20 @@ class Meter:
         """
         now = self._clock()
         wall = max(now - self._since, 1e-9)
-        shares = {what: self._spent.get(what, 0.0) / wall for what in ("input_wait", "checkpoint_stall", "sampling")}
+        shares = {what: self._spent.get(what, 0.0) / wall for what in WAITS}
         self._spent, self._since = {}, now
         if self._peak is not None and steps_per_second is not None:
             shares["mfu"] = steps_per_second * self._flops / self._peak
         return shares
+
+    def summary(self) -> str:
+        """All waits since the beginning, like ``input wait 0.1 %, checkpoint stall 1.2 %, sampling 3.0 % of 120 s``."""
+        wall = max(self._clock() - self._begin, 1e-9)
+        waits = ", ".join(f"{name.replace('_', ' ')} {100 * self.total.get(name, 0.0) / wall:.1f} %" for name in WAITS)
+        return f"{waits} of {wall:.0f} s"
+
+
+def describe(values: dict[str, float]) -> list[str]:
+    """What of :meth:`Meter.read` belongs on a progress line: utilisation, and waits that are worth a look."""
+    said = [f"MFU {100 * values['mfu']:.0f} %"] if "mfu" in values else []
+    return said + [f"{name.replace('_', ' ')} {100 * values[name]:.0f} %" for name in WAITS if values[name] > 0.03]

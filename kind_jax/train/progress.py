@@ -3,7 +3,7 @@
 import collections
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import TextIO
 
@@ -88,11 +88,15 @@ class Progress:
         speed = self.steps_per_second
         return None if speed is None else speed * self._images
 
-    def update(self, step: int, loss: float) -> None:
-        """Show that ``step`` steps are done, the last with ``loss``; call it every so many steps, not every step."""
+    def update(self, step: int, loss: float, more: Sequence[str] = ()) -> None:
+        """Show that ``step`` steps are done, the last with ``loss``; call it every so many steps, not every step.
+
+        Args:
+          more: other facts to show.
+        """
         self._step = step
         self._marks.append((self._clock(), step))
-        facts = "  ".join(self._facts(loss))
+        facts = "  ".join([*self._facts(loss), *more])
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, facts=facts)
         else:

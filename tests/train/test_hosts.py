@@ -49,7 +49,7 @@ loop.open_dataset = relabelled
 if "--slow" in sys.argv:
     sys.argv.remove("--slow")
     make = loop.Progress.update
-    loop.Progress.update = lambda self, step, loss: (time.sleep(0.2), make(self, step, loss))
+    loop.Progress.update = lambda *given: (time.sleep(0.2), make(*given))
 from kind_jax.cli import main
 sys.exit(main(sys.argv[1:]))
 """

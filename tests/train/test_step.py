@@ -220,14 +220,14 @@ def test_gradient_clipping_bounds_what_adam_sees():
     np.testing.assert_allclose(optax.tree.norm(mu), 0.1 * 1e-3, rtol=1e-4)  # (1 - b1) * clip
 
 
-@pytest.mark.parametrize("null_gate", ["learngenes", "keep"])
-def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, monkeypatch):
+@pytest.mark.parametrize(("null_gate", "accumulate"), [("learngenes", 1), ("keep", 2)])
+def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, accumulate, monkeypatch):
     """Taking rows out and putting them back is exactly lazy Adam, and the plain moving average, of the whole bank."""
     config = tiny.change(
         tiny.CONFIG,
         model={"num_classes": 40, "null_gate": null_gate},
         optimizer={"eps": 1e-3, "clip": 0.1, "tailors": CollectionConfig(weight_decay=0.1)},
-        train={"null": 0.3, "ema": 0.8},  # 0.8 is reached by (1 + n) / (10 + n) at step 35
+        train={"null": 0.3, "accumulate": accumulate, "ema": 0.8},  # 0.8 is reached by (1 + n) / (10 + n) at step 35
     )
     labels = np.random.default_rng(0).integers(0, 40, (60, 8)).astype(np.int32)
 

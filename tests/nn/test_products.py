@@ -1,0 +1,68 @@
+"""The order of products, per-sample components and GELU: equal to the plain formulas, forward and backward."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kind_jax import partition
+from kind_jax.config import FactorConfig, ModelConfig
+from kind_jax.nn import contraction
+from kind_jax.nn import gate as gates
+from kind_jax.nn.activation import gelu
+from kind_jax.nn.init import Initializer
+from kind_jax.nn.linear import FactoredDense
+from kind_jax.nn.per_sample import FUSE_UP_TO, low_rank
+
+
+def value_and_gradients(f, *args):
+    weight = jax.random.normal(jax.random.key(9), jax.eval_shape(f, *args).shape)
+    return jax.jit(jax.value_and_grad(lambda a: jnp.sum(f(*a) * weight)))(args)
+
+
+@pytest.mark.parametrize("components", [1, FUSE_UP_TO, FUSE_UP_TO + 1])
+def test_components_of_each_sample(components):
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = ((3, 5, 6), (3, components, 6), (3, components), (3, components, 7))
+    x, u, s, v = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
+    s = s.at[1].set(0.0)  # the null class
+
+    def plain(x, u, s, v):
+        return jnp.einsum("btd,bnd,bn,bno->bto", x, u, s, v)
+
+    found, expected = value_and_gradients(low_rank, x, u, s, v), value_and_gradients(plain, x, u, s, v)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gelu_is_the_tanh_approximation():
+    x = jnp.linspace(-6, 6, 101)
+    found, expected = (value_and_gradients(f, x) for f in (gelu, lambda x: jax.nn.gelu(x, approximate=True)))
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", [gates.one_group(jnp.array([1, -1, 0])), gates.all_groups(2, 0.5)], ids=["own", "one"])
+def test_the_order_of_products_and_where_outputs_are_scaled_change_nothing(gate):
+    config = ModelConfig(num_classes=2, factor=FactorConfig(learngenes=4, tailors=2))
+    x = jax.random.normal(jax.random.key(0), (3, 5, 12))
+    scale = jax.random.normal(jax.random.key(1), (3, 20))
+
+    def layer(order):
+        made = FactoredDense(12, 20, dataclasses.replace(config, contraction=order), init=Initializer(0))
+        graphdef, collections = partition.split(made)
+        return partition.join(graphdef, jax.tree.map(jnp.asarray, collections))
+
+    expected = layer("auto")(x, gate) * scale[:, None, :]
+    for order in ("auto", "factored", "folded"):
+        chex.assert_trees_all_close(layer(order)(x, gate, scale), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_follows_flops():
+    d = 384
+    assert contraction.flops("factored", d, d // 4, 3 * d, 2048) == 2 * 2048 * (d // 4) * 4 * d
+    assert contraction.flops("folded", d, d // 4, 3 * d, 2048) == 2 * 3 * d * d * (2048 + d // 4)
+    assert contraction.choose("auto", d, d // 2, 3 * d, 2048) == "factored"  # thin: two thirds of the FLOPs
+    assert contraction.choose("auto", d, 3 * d // 4, d, 4096) == "folded"  # 1.5 times the FLOPs if factored
+    assert contraction.choose("auto", d, 3 * d // 4, d, 32) == "factored"  # too few rows to pay for folding
+    assert contraction.choose("folded", d, d // 2, 3 * d, 2048) == "folded"
