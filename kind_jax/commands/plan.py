@@ -95,18 +95,18 @@ def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float
     sent = [*step.collectives.by_kind.items(), ("total", total)]
     table(
         "collectives of a step",
-        ("kind", "count", "results", "received, at least"),
+        ("kind", "count", "results", "received"),
         [(kind, f"{t.count:,}", readable(t.output), readable(t.received)) for kind, t in sent],
     )
     if step.collectives.unknown_loops:
         print(f"{step.collectives.unknown_loops} loops with collectives have no known length and count as one round.")
     print(
-        "Bytes of one device as the program for CPU sends them: float32 where it computes in it, and all-reduce where\n"
-        "a chip may do with reduce-scatter; a chip may send a quarter of them."
+        "Bytes of one device as the program for CPU sends them, by the best known algorithm. It computes much in\n"
+        "float32 and uses all-reduce where a chip does with reduce-scatter: a chip may send as little as a quarter."
     )
     table(
         f"chips at {mfu:.0%} of their bfloat16 peak",
-        ("chip", "memory", "fits", "free", "step, computing", "images/s", "collectives, at least"),
+        ("chip", "memory", "fits", "free", "step, computing", "images/s", "collectives"),
         [
             (
                 v.chip.title, readable(v.chip.memory), "yes" if v.fits else "no",
@@ -118,9 +118,9 @@ def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float
     )  # fmt: skip
     passes = "four forward passes, one of them for model.remat" if config.model.remat else "three forward passes"
     print(
-        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). This program's\n"
-        "collectives take at least so long at the bandwidth between neighbouring chips, and overlap with computing;\n"
-        "networks between hosts are slower."
+        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). These\n"
+        "collectives would take so long at the full bandwidth between neighbouring chips, overlapping with computing;\n"
+        "a chip may send fewer bytes (see above), and networks between hosts are slower."
     )
 
 

@@ -78,12 +78,15 @@ def run(args: list[str]) -> int:
         classes = len(names)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=classes, groups=None))
     cost = footprint(prepare(bundle, config))
-    print(
-        f"{config.transfer.method} to {len(names)} classes ({', '.join(names)[:60]}): "
-        f"{cost.trained:,} of {cost.parameters:,} parameters are trained; "
-        f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
-    )
+    if hosts.is_first():
+        print(
+            f"{config.transfer.method} to {len(names)} classes ({', '.join(names)[:60]}): "
+            f"{cost.trained:,} of {cost.parameters:,} parameters are trained; "
+            f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
+        )
     summary = transfer(bundle, config, parsed.workdir, stop_after=parsed.stop_after)
+    if not hosts.is_first():
+        return EXIT_INTERRUPTED if summary.interrupted else 0
     state = "finished" if summary.step >= config.train.steps else "stopped"
     say_paths(
         f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",

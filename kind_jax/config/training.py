@@ -159,7 +159,8 @@ class TrainConfig:
         for name in ("checkpoint_every", "sample_every"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 (off) or more")
         window = self.profile
-        require(window is None or 1 <= window[0] <= window[1], "train.profile", window, "two steps in order, from 1 on")
+        fits = window is None or 1 <= window[0] <= window[1] <= self.steps
+        require(fits, "train.profile", window, f"two steps in order between 1 and train.steps, which is {self.steps}")
         for name in ("null", "embedding_dropout"):
             require(0 <= getattr(self, name) <= 1, f"train.{name}", getattr(self, name), "between 0 and 1")
         require(0 <= self.seed < 2**32, "train.seed", self.seed, f"between 0 and {2**32 - 1}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from kind_jax.config import Form, ModelConfig
+from kind_jax.nn import contraction
 from kind_jax.nn.embed import FREQUENCIES
 
 
@@ -90,3 +91,32 @@ def costs(config: ModelConfig, groups: int | None = None) -> dict[str, Cost]:
 def total(config: ModelConfig, groups: int | None = None) -> Cost:
     """The cost of the whole model; see :func:`costs`."""
     return sum(costs(config, groups).values(), start=NOTHING)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Products:
+    """FLOPs of a forward pass on a batch as training runs it: of the learngenes, and of all else."""
+
+    learngenes: int
+    rest: int
+
+    @property
+    def total(self) -> int:
+        return self.learngenes + self.rest
+
+
+def products(config: ModelConfig, images: int) -> Products:
+    """What a forward pass on ``images`` multiplies: learngenes in their order (``model.contraction``), and the tailors
+    of every group that a sample's gate names, which are all of them where ``null_gate`` is ``all`` or ``mean``."""
+    on = 1 if config.null_gate in ("learngenes", "keep") else 1 + config.num_groups
+    learngenes = rest = 0
+    for name, form in config.forms.items():
+        (d_in, d_out), rows = config.projection_sizes[name.partition("/")[2]], images * rows_of(config, name)
+        if form.shared is None:
+            rest += kernel(d_in, d_out, rows).flops
+        elif form.shared:
+            order = contraction.choose(config.contraction, d_in, form.shared, d_out, rows)
+            learngenes += contraction.flops(order, d_in, form.shared, d_out, rows)
+        rest += on * form.tailors * component(d_in, d_out, rows).flops
+    others = [cost.flops for name, cost in costs(config).items() if name not in config.forms]
+    return Products(learngenes=learngenes, rest=rest + images * sum(others))

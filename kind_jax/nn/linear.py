@@ -121,15 +121,14 @@ class FactoredDense(nnx.Module):
         if self.u is not None and self.s is not None and self.v is not None:
             # s goes into v: to scale [n, d_out] once is cheaper than to scale [rows, n] activations.
             always = self.u[...].astype(x.dtype), (self.s[...][:, None] * self.v[...]).astype(x.dtype)
-            more = (
-                always
-                if more is None
-                else (jnp.concatenate([always[0], more[0]], axis=1), jnp.concatenate([always[1], more[1]], axis=0))
-            )
+            if more is None:
+                more = always
+            else:
+                more = jnp.concatenate([always[0], more[0]], axis=1), jnp.concatenate([always[1], more[1]], axis=0)
         if more is None:
             return None
         left, right = more
-        order = choose(self.contraction, *left.shape, right.shape[1], math.prod(x.shape[:-1]))
+        order = choose(self.contraction, left.shape[0], left.shape[1], right.shape[1], math.prod(x.shape[:-1]))
         return matmul(x, left @ right) if order == "folded" else matmul(matmul(x, left), right)
 
     def _own(self, gate: Gate, dtype: jnp.dtype) -> Own | None:

@@ -134,9 +134,14 @@ def state_bytes(config: Config, mesh: Mesh) -> StateBytes:
     return StateBytes(**parts, counters=sum(size for _, size in found) - sum(parts.values()), tailors=tailors)
 
 
-def flops_per_image(config: Config) -> int:
-    """FLOPs of a training step on one image: a backward pass is two forward passes, and remat adds one more."""
-    return cost.total(config.model).flops * (4 if config.model.remat else 3)
+def flops_per_device(config: Config) -> float:
+    """FLOPs of a training step on one device: a backward pass is two forward passes, and remat adds one more.
+
+    ``data`` and ``fsdp`` split the batch; ``tensor`` splits the products of the learngenes and nothing else.
+    """
+    mesh, parts = config.mesh, cost.products(config.model, config.train.batch)
+    forward = (parts.learngenes / mesh.tensor + parts.rest) / (mesh.data * mesh.fsdp)
+    return forward * (4 if config.model.remat else 3)
 
 
 def compile_step(config: Config, devices: list[Any]) -> CompiledStep:
@@ -170,7 +175,7 @@ def compile_step(config: Config, devices: list[Any]) -> CompiledStep:
         arguments=memory.argument_size_in_bytes,
         temporary=memory.temp_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        flops=flops_per_image(config) * config.train.batch / len(devices),
+        flops=flops_per_device(config),
         collectives=count(text),
         seconds=time.monotonic() - begin,
     )

@@ -19,8 +19,8 @@ class Verdict:
     Attributes:
       step_seconds: of a step that only computes, at the given share of the chip's peak.
       images_per_second: over all devices, at that time.
-      collective_seconds: the least that the communication takes, were every byte to travel at the chip's full
-        bandwidth. It overlaps with computing, more or less.
+      collective_seconds: of the communication of the program for CPU, were every byte to travel at the chip's full
+        bandwidth. It overlaps with computing, more or less, and the chip's own program may send fewer bytes.
     """
 
     chip: Chip
@@ -102,7 +102,7 @@ def advice(config: Config, step: CompiledStep, devices: list[Any]) -> list[str]:
             f"raise train.accumulate from {train.accumulate} to up to {most}, or lower train.batch from {train.batch}, "
             f"since a device has {images} images at a time"
         )
-    if 2 * step.state.tailors > step.state.total:
+    if 4 * step.state.tailors > step.memory:
         found.append(
             f"have fewer tailors: {config.model.num_groups} groups of {config.model.tailors} "
             f"(model.factor.tailors) are {readable(step.state.tailors)} of the state"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,9 +49,14 @@ def join() -> None:
 def _by_hand() -> tuple[str, int, int] | None:
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, *numbers = found = [os.environ.get(name) for name in names]
-    if numbers == [None, None]:
+    if found == [None, None, None] or (numbers == [None, None] and _many_are_announced()):
         return None
-    if not all(found) or not all(str(n).isdecimal() for n in numbers) or int(str(numbers[1])) >= int(str(numbers[0])):
+    if (
+        not all(found)
+        or not re.fullmatch(r".+:\d+", str(address))
+        or not all(str(n).isdecimal() for n in numbers)
+        or int(str(numbers[1])) >= int(str(numbers[0]))
+    ):
         given = ", ".join(f"{name}={value}" for name, value in zip(names, found, strict=True))
         raise UserError(
             f"the environment has {given}, but it must have the host:port of the first process, the number of "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kind_jax import model, partition
 from kind_jax.config import Config
@@ -75,6 +76,7 @@ def train(
     check(directory, config)  # before anything is written, the lock included
     with hosts.locked(directory), stop_requests() as received:
         check(directory, config)  # another process may have made it its own meanwhile
+        hosts.barrier("checked")  # before the first host writes into the folder
         # 1. Input: the same global batches on any number of hosts.
         placement = sharding.batch_sharding(mesh)
         shard, shards = sharding.share_of_batch(placement, config.train.batch)
@@ -96,7 +98,8 @@ def train(
         if resumes:
             state = _resume(config, checkpoints, shardings, data, fingerprint)
         else:
-            placed = jax.device_put(weights, shardings.collections)
+            # From the host, where every process has the same: arrays of one device cannot go to others' devices.
+            placed = jax.device_put(jax.tree.map(np.asarray, weights), shardings.collections)
             state = jax.jit(functools.partial(states.start, config), out_shardings=shardings)(placed)
             del weights, placed
         start = done = int(state.step)
@@ -119,15 +122,18 @@ def train(
             stream=None if hosts.is_first() else io.StringIO(),
         )  # fmt: skip
 
-        def report() -> None:
+        def report(*, last: bool = False) -> None:
             if pending is None:
                 return
             at, metrics, waits = pending
             values = {name: float(value) for name, value in jax.device_get(metrics).items()} | waits
-            progress.update(at, values["loss"], describe(waits))
+            # The last one is not read late, so the time at which it is read says nothing about the speed.
+            progress.update(at, values["loss"], describe(waits), timed=not last)
             if progress.steps_per_second is not None:
                 values["steps_per_second"] = progress.steps_per_second
                 values["images_per_second"] = progress.images_per_second or 0.0
+                if (mfu := meter.mfu(progress.steps_per_second)) is not None:
+                    values["mfu"] = mfu
             if writer is not None:
                 writer.write(at, values)
 
@@ -146,7 +152,7 @@ def train(
                     profile.after(done, metrics)
                     if done % config.train.log_every == 0 or done == end:
                         report()
-                        pending = (done, metrics, meter.read(progress.steps_per_second))
+                        pending = (done, metrics, meter.read())
                     if _due(config.train.checkpoint_every, done):
                         _check_finite(done, metrics)
                         with meter.waiting("checkpoint_stall"):
@@ -158,7 +164,7 @@ def train(
                         with meter.waiting("sampling"):
                             save_samples(config, state, mesh, directory / "samples" / f"step_{done:07d}.png")
                     interrupted = hosts.asked_to_stop(bool(received), done)
-                report()
+                report(last=True)
                 if saved != done:
                     _check_finite(done, metrics)
                     with meter.waiting("checkpoint_stall"):

@@ -21,7 +21,7 @@ def step_flops(config: Config) -> float:
     What ``model.remat`` computes again is not counted, as usual for model FLOPs utilisation (Chowdhery et al. 2022,
     PaLM, appendix B).
     """
-    return 3.0 * cost.total(config.model).flops * config.train.batch
+    return 3.0 * cost.products(config.model, config.train.batch).total
 
 
 class Meter:
@@ -52,20 +52,17 @@ class Meter:
             self._spent[what] = self._spent.get(what, 0.0) + seconds
             self.total[what] = self.total.get(what, 0.0) + seconds
 
-    def read(self, steps_per_second: float | None) -> dict[str, float]:
-        """Metrics since the last reading.
-
-        Returns:
-          ``input_wait``, ``checkpoint_stall`` and ``sampling`` as shares of the wall time, and, where the hardware's
-          peak is known, ``mfu``, the share of it that the model's FLOPs use.
-        """
+    def read(self) -> dict[str, float]:
+        """``input_wait``, ``checkpoint_stall`` and ``sampling`` as shares of the wall time since the last reading."""
         now = self._clock()
         wall = max(now - self._since, 1e-9)
         shares = {what: self._spent.get(what, 0.0) / wall for what in WAITS}
         self._spent, self._since = {}, now
-        if self._peak is not None and steps_per_second is not None:
-            shares["mfu"] = steps_per_second * self._flops / self._peak
         return shares
+
+    def mfu(self, steps_per_second: float) -> float | None:
+        """Model FLOPs utilisation: the share of the hardware's peak that the model's products use, where it is known."""
+        return None if self._peak is None else steps_per_second * self._flops / self._peak
 
     def summary(self) -> str:
         """All waits since the beginning, like ``input wait 0.1 %, checkpoint stall 1.2 %, sampling 3.0 % of 120 s``."""
@@ -75,6 +72,5 @@ class Meter:
 
 
 def describe(values: dict[str, float]) -> list[str]:
-    """What of :meth:`Meter.read` belongs on a progress line: utilisation, and waits that are worth a look."""
-    said = [f"MFU {100 * values['mfu']:.0f} %"] if "mfu" in values else []
-    return said + [f"{name.replace('_', ' ')} {100 * values[name]:.0f} %" for name in WAITS if values[name] > 0.03]
+    """What of :meth:`Meter.read` belongs on a progress line: waits that are worth a look."""
+    return [f"{name.replace('_', ' ')} {100 * values[name]:.0f} %" for name in WAITS if values[name] > 0.03]

@@ -16,7 +16,7 @@ class Profile:
 
     def before(self, step: int) -> None:
         """Call before ``step`` is dispatched."""
-        if self._window is not None and not self._running and step == self._window[0]:
+        if self._window is not None and not self._running and self._window[0] <= step <= self._window[1]:
             jax.profiler.start_trace(str(self._directory))
             self._running = True
 

@@ -88,14 +88,16 @@ class Progress:
         speed = self.steps_per_second
         return None if speed is None else speed * self._images
 
-    def update(self, step: int, loss: float, more: Sequence[str] = ()) -> None:
+    def update(self, step: int, loss: float, more: Sequence[str] = (), *, timed: bool = True) -> None:
         """Show that ``step`` steps are done, the last with ``loss``; call it every so many steps, not every step.
 
         Args:
           more: other facts to show.
+          timed: whether the time of this call tells the speed.
         """
         self._step = step
-        self._marks.append((self._clock(), step))
+        if timed:
+            self._marks.append((self._clock(), step))
         facts = "  ".join([*self._facts(loss), *more])
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, facts=facts)

@@ -8,8 +8,8 @@ Nothing is approximated. Lazy Adam leaves absent rows alone by definition, and t
 still for a while has a closed form, for which ``TrainState.averaged`` remembers when each row was last brought up to
 date.
 
-Dimensions: R rows that are taken out, a number that depends on shapes only; where fewer are in use, the surplus is
-numbered ``groups``, beyond the end: reading it gives zeros, writing it does nothing.
+Dimensions: R rows that are taken out, a number that depends on shapes only; where fewer are in use, the surplus has
+numbers beyond the end: reading it gives zeros, writing it does nothing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def taken(config: Config) -> int | None:
 
 
 def in_use(gate: Gate, count: int, groups: int) -> Int[Array, " R"]:
-    """The rows that some sample names, in order, and ``groups`` for the surplus."""
-    return jnp.unique(gate.index.reshape(-1), size=count, fill_value=groups)
+    """The rows that some sample names, in order, and numbers from ``groups`` on for the surplus, each once."""
+    rows = jnp.unique(gate.index.reshape(-1), size=count, fill_value=groups)
+    return jnp.where(rows < groups, rows, groups + jnp.arange(count, dtype=rows.dtype))
 
 
 def among(gate: Gate, rows: Int[Array, " R"]) -> Gate:
@@ -95,7 +96,7 @@ def decay_between(ema: float, after: Int[Array, "*r"], until: Int[Array, ""]) ->
 
     While (1 + n) / (10 + n) is the smaller one, the product telescopes to nine factors.
     """
-    turn = max(math.ceil((10 * ema - 1) / (1 - ema)) - 1, 0)  # the last step of that phase
+    turn = min(max(math.ceil((10 * ema - 1) / (1 - ema)) - 1, 0), 2**31 - 1)  # the last step of that phase
     first, last = (jnp.minimum(n, turn) for n in (after, until))
     early = functools.reduce(jnp.multiply, [(first + j) / (last + j) for j in range(2, 11)])
     return early * ema ** (jnp.maximum(until, turn) - jnp.maximum(after, turn))

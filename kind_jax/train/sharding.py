@@ -114,10 +114,8 @@ def share_of_batch(where: NamedSharding, batch: int) -> tuple[int, int]:
 
     Usually one part for each process; where ``tensor`` spans processes, several of them read the same part.
     """
-    spans = {
-        (rows[0].start or 0, batch if rows[0].stop is None else rows[0].stop)
-        for rows in where.addressable_devices_indices_map((batch,)).values()
-    }
+    mine = where.addressable_devices_indices_map((batch,)).values()
+    spans = {rows[0].indices(batch)[:2] for rows in mine if rows is not None}
     begin, end = min(a for a, _ in spans), max(b for _, b in spans)
     size = end - begin
     covered = sum(b - a for a, b in spans)

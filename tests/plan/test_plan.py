@@ -78,8 +78,11 @@ def test_the_compiled_step_agrees_with_xla_and_cost(step):
     assert 0 < found.outputs < found.state.total / 20  # metrics and pointers: the state is updated in place
     assert found.memory == found.state.total + found.batch + found.temporary + found.outputs
     assert found.flops == 3 * cost.total(config.model).flops * 8 / 4
-    remat = change(config, model={"remat": True})
-    assert compiled.flops_per_image(remat) * 3 == compiled.flops_per_image(config) * 4
+    flops = compiled.flops_per_device
+    assert flops(change(config, model={"remat": True})) * 3 == flops(config) * 4
+    # tensor splits only the learngenes' products.
+    parts = cost.products(config.model, 8)
+    assert flops(change(config, mesh={"data": 1, "tensor": 2})) == 3 * (parts.learngenes / 2 + parts.rest) / 2
     # At the least, every device sums the gradients of the dense parameters.
     assert found.collectives.by_kind["all-reduce"].output > found.state.parameters / 8
 

@@ -49,7 +49,7 @@ loop.open_dataset = relabelled
 if "--slow" in sys.argv:
     sys.argv.remove("--slow")
     make = loop.Progress.update
-    loop.Progress.update = lambda *given: (time.sleep(0.2), make(*given))
+    loop.Progress.update = lambda *given, **more: (time.sleep(0.2), make(*given, **more))
 from kind_jax.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -149,6 +149,8 @@ def test_a_folder_that_is_taken_is_refused_by_every_process(tmp_path):
     "environment",
     [
         {"JAX_NUM_PROCESSES": "2"},
+        {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"},
+        {"JAX_COORDINATOR_ADDRESS": "localhost", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
         {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
         {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"},
     ],
