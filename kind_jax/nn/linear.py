@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from kind_jax.config import FactorConfig, Form, ModelConfig
+from kind_jax.config import Contraction, FactorConfig, Form, ModelConfig
 from kind_jax.nn.contraction import choose
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Components, Initializer
@@ -84,7 +84,7 @@ class FactoredDense(nnx.Module):
         if form is None:
             form = Form(shared=config.learngenes, tailors=config.tailors)
         shared, own = _components(d_in, d_out, form, config, init=init, zero=zero)
-        self.contraction = config.contraction
+        self.contraction: Contraction = config.contraction
         self.u, self.s, self.v = (Learngene(a) for a in shared) if form.shared else (None, None, None)
         self.u_t, self.s_t, self.v_t = (Tailor(a) for a in own) if form.tailors else (None, None, None)
         dense = form.shared is None

@@ -51,18 +51,14 @@ def _by_hand() -> tuple[str, int, int] | None:
     address, *numbers = found = [os.environ.get(name) for name in names]
     if found == [None, None, None] or (numbers == [None, None] and _many_are_announced()):
         return None
-    if (
-        not all(found)
-        or not re.fullmatch(r".+:\d+", str(address))
-        or not all(str(n).isdecimal() for n in numbers)
-        or int(str(numbers[1])) >= int(str(numbers[0]))
-    ):
+    count, index = (int(n) if n and n.isdecimal() else -1 for n in numbers)
+    if not re.fullmatch(r".+:\d+", address or "") or not 0 <= index < count:
         given = ", ".join(f"{name}={value}" for name, value in zip(names, found, strict=True))
         raise UserError(
             f"the environment has {given}, but it must have the host:port of the first process, the number of "
             "processes, and the number of this one, counted from 0."
         )
-    return str(address), int(str(numbers[0])), int(str(numbers[1]))
+    return str(address), count, index
 
 
 def _many_are_announced() -> bool:

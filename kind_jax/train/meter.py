@@ -61,7 +61,7 @@ class Meter:
         return shares
 
     def mfu(self, steps_per_second: float) -> float | None:
-        """Model FLOPs utilisation: the share of the hardware's peak that the model's products use, where it is known."""
+        """Model FLOPs utilisation: the share of the hardware's peak that the products use, where it is known."""
         return None if self._peak is None else steps_per_second * self._flops / self._peak
 
     def summary(self) -> str:
