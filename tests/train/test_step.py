@@ -259,7 +259,7 @@ def test_a_step_costs_no_more_flops_with_more_classes():
     assert flops(4000) < 1.1 * flops(40)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("ema", [0.0, 0.1, 0.5, 0.9, 0.999, 1 - 1e-12])
 def test_the_decay_over_many_steps_has_a_closed_form(ema):
     steps = np.arange(1, 60)
     one_by_one = np.minimum(ema, (1 + steps) / (10 + steps))
