@@ -10,7 +10,7 @@ ARGS ?=
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: demo test lint format train clean \
+.PHONY: demo test test-all lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed bench
 
@@ -24,6 +24,9 @@ demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a 
 
 test: $(STAMP)  ## the tests, on CPU
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-all: $(STAMP)  ## the tests and their slow variants: every mesh shape
+	$(BIN)/python -m pytest -n 2 -m '' $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
