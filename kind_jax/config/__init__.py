@@ -7,6 +7,7 @@ config as JSON and reads it back through :func:`from_json`, which refuses unknow
 from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import Contraction, FactorConfig, Form, ModelConfig, Projection, dit
+from kind_jax.config.published import published
 from kind_jax.config.run import Config, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
@@ -30,5 +31,6 @@ __all__ = [
     "dit",
     "from_json",
     "load_file",
+    "published",
     "to_json",
 ]
