@@ -25,6 +25,8 @@ VERBS = {
     "plan": "compile the train step for hardware that is not here: whether it fits, how long a step takes",
 }
 
+_ON_SEVERAL_HOSTS = ("train", "transfer")
+
 _USAGE = "\n".join(
     [
         "usage: kind-jax VERB ... ",
@@ -39,7 +41,10 @@ _USAGE = "\n".join(
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 done, 2 the user's mistake, 75 stopped by a signal and resumable."""
+    """Run a verb; returns the exit code: 0 done, 2 the user's mistake, 75 resumable.
+
+    A run is resumable that was stopped by a signal, or because another host of it was lost (kind_jax/train/watch.py).
+    """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE)
@@ -53,7 +58,7 @@ def main(args: list[str] | None = None) -> int:
     _quiet()
     keep_memory()
     try:
-        return importlib.import_module(f"kind_jax.commands.{args[0]}").run(args[1:])
+        return _run(args[0], args[1:])
     except UserError as e:
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
@@ -65,10 +70,22 @@ def main(args: list[str] | None = None) -> int:
         return 0
 
 
+def _run(verb: str, args: list[str]) -> int:
+    command = importlib.import_module(f"kind_jax.commands.{verb}")
+    if verb not in _ON_SEVERAL_HOSTS:
+        return command.run(args)
+    from kind_jax.train import watch  # after the command's module, which decides what else is imported
+
+    with watch.one_fate():
+        code = command.run(args)
+        watch.end()
+    return code
+
+
 def _quiet() -> None:
-    """Keep the chatter of libraries out of our output; their errors still show."""
+    """Keep the chatter of libraries out of our output; what they fail at reaches us as exceptions."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs stack traces of its threads as errors
 
 
 def entry() -> None:

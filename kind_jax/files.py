@@ -25,7 +25,7 @@ def _temporary_sibling(target: Path) -> Path:
     return target.parent / f".{target.name[:100]}.{secrets.token_hex(6)}.tmp"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Push one file or one directory entry to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -64,7 +64,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as e:
         raise _user_error(named, "written", e) from e
     finally:
@@ -124,11 +124,11 @@ def atomic_directory(path: str | Path, *, replace: bool = False) -> Iterator[Pat
         yield temporary
         for folder, _, files in os.walk(temporary):
             for name in files:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
+                sync(Path(folder, name))
+            sync(Path(folder))
         _refuse_existing(named, target, replace)  # the block may have taken hours
         _swap_in(temporary, target, replace)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as e:
         raise _user_error(named, "written", e) from e
     finally:

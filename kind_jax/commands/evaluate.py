@@ -65,7 +65,9 @@ def run(args: list[str]) -> int:
     from kind_jax.evaluate.generate import Plan, open_shards
     from kind_jax.evaluate.metrics import check_count
     from kind_jax.evaluate.record import check_record
-    from kind_jax.evaluate.reference import open_reference_file
+    from kind_jax.evaluate.reference import ReferenceFile, open_reference_file
+    from kind_jax.evaluate.shards import check_folder, sweep
+    from kind_jax.train.lock import run_lock
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
@@ -88,13 +90,22 @@ def run(args: list[str]) -> int:
     if reference.most is not None:
         check_count(reference.most, dims, "the number of reference images")
 
+    if isinstance(reference, ReferenceFile):
+        reference.check(extractor)
+
     out = parsed.out or _default_folder(parsed.source)
-    check_record(out, details["name"], str(parsed.reference) if parsed.reference else None)
-    shards = open_shards(plan, out)
-    if extractor is None:
-        extractor = _judge(parsed, plan, out, details)
-    del details["name"]
-    record = evaluation.measure(plan, shards, extractor, reference, source=parsed.source, details=details)
+    compared = details.pop("name"), str(parsed.reference) if parsed.reference else None
+    check_record(out, *compared)
+    check_folder(out, plan.settings)  # before the lock, which creates the folder
+    with run_lock(out):
+        sweep(out)
+        check_record(out, *compared)
+        if extractor is None:
+            extractor = _judge(parsed, plan, out, details)
+        if isinstance(reference, ReferenceFile):
+            reference.check(extractor)
+        shards = open_shards(plan, out)
+        record = evaluation.measure(plan, shards, extractor, reference, source=parsed.source, details=details)
     _say(record, out)
     return 0
 
@@ -136,10 +147,11 @@ def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | 
 
 def _judge(parsed: Arguments, plan: Plan, out: Path, details: dict[str, Any]) -> Extractor:
     from kind_jax.evaluate import evaluation, judge
+    from kind_jax.evaluate.shards import JUDGE
 
     # The report of a run keeps its judge there too.
     shared = (parsed.source / "config.json").is_file() and details["steps"] == judge.STEPS
-    cache = (parsed.source if shared else out) / "judge.safetensors"
+    cache = (parsed.source if shared else out) / JUDGE
     if not cache.exists():
         print("training the judge, a classifier of real images ...", flush=True)
     return evaluation.judge_extractor(plan.bundle, steps=details["steps"], cache=cache)

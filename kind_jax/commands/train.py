@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from kind_jax.commands.console import option, say_paths
 from kind_jax.config import Config, load_file
 from kind_jax.errors import UserError
-
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved, and the same command continues
+from kind_jax.train.ending import EXIT_RESTARTABLE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,8 @@ class Arguments:
     """Folder of the run; default: runs/ and the name of the config file."""
     stop_after: int | None = None
     """Stop after this step; the same command without it continues the run."""
+    resume: Literal["auto", "never", "always"] = "auto"
+    """auto: continue the run in --workdir if there is one. never: refuse to. always: refuse to begin a new one."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -44,9 +45,9 @@ def run(args: list[str]) -> int:
 
     hosts.join()
 
-    summary = train(parsed.settings, directory, stop_after=parsed.stop_after)
+    summary = train(parsed.settings, directory, stop_after=parsed.stop_after, resume=parsed.resume)
     if not hosts.is_first():
-        return EXIT_INTERRUPTED if summary.interrupted else 0
+        return EXIT_RESTARTABLE if summary.interrupted else 0
     print(f"waits: {summary.waits}")
     state = "finished" if summary.step >= parsed.settings.train.steps else "stopped"
     say_paths(
@@ -58,4 +59,4 @@ def run(args: list[str]) -> int:
             "config": directory / "config.json",
         },
     )
-    return EXIT_INTERRUPTED if summary.interrupted else 0
+    return EXIT_RESTARTABLE if summary.interrupted else 0

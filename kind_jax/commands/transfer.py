@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_paths
-from kind_jax.commands.train import EXIT_INTERRUPTED
 from kind_jax.config import Config, OptimizerConfig, TransferConfig, load_file
 from kind_jax.errors import UserError
+from kind_jax.train.ending import EXIT_RESTARTABLE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class Arguments:
     """Moving average or last weights of a source that is a run; default: the moving average."""
     stop_after: int | None = None
     """Stop after this step; the same command without it continues the run."""
+    resume: Literal["auto", "never", "always"] = "auto"
+    """auto: continue the run in --workdir if there is one. never: refuse to. always: refuse to begin a new one."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -84,12 +86,12 @@ def run(args: list[str]) -> int:
             f"{cost.trained:,} of {cost.parameters:,} parameters are trained; "
             f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
         )
-    summary = transfer(bundle, config, parsed.workdir, stop_after=parsed.stop_after)
+    summary = transfer(bundle, config, parsed.workdir, stop_after=parsed.stop_after, resume=parsed.resume)
     if not hosts.is_first():
-        return EXIT_INTERRUPTED if summary.interrupted else 0
+        return EXIT_RESTARTABLE if summary.interrupted else 0
     state = "finished" if summary.step >= config.train.steps else "stopped"
     say_paths(
         f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
         {name: parsed.workdir / name for name in ("checkpoints", "metrics.jsonl", "samples", "config.json")},
     )
-    return EXIT_INTERRUPTED if summary.interrupted else 0
+    return EXIT_RESTARTABLE if summary.interrupted else 0

@@ -16,7 +16,8 @@ STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 def require(condition: bool, field: str, found: object, wanted: str) -> None:
     """Raise a UserError naming the field, the value found and the value wanted, unless ``condition`` holds."""
     if not condition:
-        raise UserError(f"{field} is {found!r}, but it must be {wanted}.")
+        value = repr(found)
+        raise UserError(f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}.")
 
 
 def change(config: Any, **settings: Any) -> Any:

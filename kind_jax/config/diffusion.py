@@ -29,7 +29,8 @@ class DiffusionConfig:
     times: Literal["uniform", "logit_normal"] = "logit_normal"
 
     def __post_init__(self) -> None:
-        require(self.train_steps >= 2, "diffusion.train_steps", self.train_steps, "2 or more")
+        steps = self.train_steps
+        require(2 <= steps <= 100_000, "diffusion.train_steps", steps, "2 or more, at most 100000")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         require(1 <= self.steps <= 100_000, "sampler.steps", self.steps, "between 1 and 100000")
-        require(self.guidance >= 0, "sampler.guidance", self.guidance, "0 or more (1 is no guidance)")
+        guidance = self.guidance
+        require(0 <= guidance <= 10_000, "sampler.guidance", guidance, "0 or more (1 is no guidance), at most 10000")
         require(
             self.guidance_channels is None or self.guidance_channels >= 1,
             "sampler.guidance_channels",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 from kind_jax.config.check import STRICT, require
@@ -12,6 +11,15 @@ from kind_jax.errors import UserError
 Contraction = Literal["auto", "factored", "folded"]
 
 Projection = Literal["qkv", "q", "k", "v", "o", "mlp_in", "mlp_out", "adaln"]
+
+# Far beyond any model, but a config that somebody else wrote cannot ask for what no machine has.
+_MOST = {
+    "size": 16_384, "channels": 4096, "patch": 1024, "width": 65_536, "depth": 1000, "heads": 4096,
+    "num_classes": 1_000_000,
+}  # fmt: skip
+_MOST_COMPONENTS = 2**20
+_MOST_RATIO = 64
+_MOST_PARAMETERS = 10**13
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,12 +82,16 @@ class FactorConfig:
             "free of repetitions",
         )
         for name in ("learngenes", "tailors"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"model.factor.{name}", value, "1 or more")
-        require(self.rank is None or self.rank >= 1, "model.factor.rank", self.rank, "1 or more")
+            value, most = getattr(self, name), _MOST_COMPONENTS
+            require(value is None or 1 <= value <= most, f"model.factor.{name}", value, f"1 or more, at most {most}")
+        most = _MOST_COMPONENTS * _MOST["num_classes"]
+        require(
+            self.rank is None or 1 <= self.rank <= most, "model.factor.rank", self.rank, f"1 or more, at most {most}"
+        )
         for entry in self.ranks or ():
-            possible = entry[1] >= -1 and entry[2] >= 0
-            require(possible, "model.factor.ranks", entry, "a name, -1 (a dense kernel) or more, and 0 or more tailors")
+            possible = -1 <= entry[1] <= _MOST_COMPONENTS and 0 <= entry[2] <= _MOST_COMPONENTS
+            wanted = f"a name, -1 (a dense kernel) or more, and 0 or more tailors, at most {_MOST_COMPONENTS} of each"
+            require(possible, "model.factor.ranks", entry, wanted)
 
     @property
     def separate(self) -> bool:
@@ -129,11 +141,14 @@ class ModelConfig:
     factor: FactorConfig = FactorConfig()
 
     def __post_init__(self) -> None:
-        for name in ("size", "channels", "patch", "width", "depth", "heads", "num_classes"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        fits = math.isfinite(self.mlp_ratio) and round(self.width * self.mlp_ratio) >= 1
-        require(fits, "model.mlp_ratio", self.mlp_ratio, "finite and leave the MLP at least one unit")
-        require(self.scan_unroll >= 0, "model.scan_unroll", self.scan_unroll, "0 (the whole stack) or more")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            require(1 <= value <= most, f"model.{name}", value, f"1 or more, at most {most}")
+        fits = 0 < self.mlp_ratio <= _MOST_RATIO and round(self.width * self.mlp_ratio) >= 1
+        wanted = f"at most {_MOST_RATIO} and leave the MLP at least one unit"
+        require(fits, "model.mlp_ratio", self.mlp_ratio, wanted)
+        unroll, most = self.scan_unroll, _MOST["depth"]
+        require(0 <= unroll <= most, "model.scan_unroll", unroll, f"0 (the whole stack) or more, at most {most}")
         require(
             self.size % self.patch == 0, "model.patch", self.patch, f"a divisor of model.size, which is {self.size}"
         )
@@ -151,12 +166,19 @@ class ModelConfig:
                 f"one group for each of the {self.num_classes} classes",
             )
             require(
-                sorted(set(self.groups)) == list(range(max(self.groups) + 1)),
+                min(self.groups) == 0 and len(set(self.groups)) == max(self.groups) + 1,
                 "model.groups",
                 self.groups,
                 "numbered 0, 1, 2, ... without gaps",
             )
         self._check_components()
+        parameters = sum(self.block_parameters)
+        require(
+            parameters <= _MOST_PARAMETERS,
+            "model",
+            parameters,
+            f"such that its blocks have at most {_MOST_PARAMETERS} parameters",
+        )
 
     def _check_components(self) -> None:
         rank, n_g, n_t = self.factor.rank, self.learngenes, self.tailors
@@ -212,6 +234,21 @@ class ModelConfig:
             for i in range(self.depth)
             for name in self.projection_sizes
         }
+
+    @property
+    def block_parameters(self) -> tuple[int, int, int]:
+        """Parameters of all blocks' weights, without biases: learngenes, dense kernels, tailors of all groups."""
+        sizes, entries, times = self.projection_sizes, self.factor.ranks, 1
+        if entries is None:
+            form, plain, times = (self.learngenes, self.tailors), (-1, 0), self.depth
+            entries = tuple((name, *(form if name in self.factor.projections else plain)) for name in sizes)
+        shared = dense = own = 0
+        for name, n_g, n_t in entries:
+            d_in, d_out = sizes[name.rpartition("/")[2]]
+            shared += max(n_g, 0) * (d_in + d_out + 1)
+            dense += d_in * d_out if n_g < 0 else 0
+            own += n_t * (d_in + d_out + 1)
+        return times * shared, times * dense, times * own * self.num_groups
 
     @property
     def num_groups(self) -> int:

@@ -14,6 +14,10 @@ from kind_jax.config.model import ModelConfig
 from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
 from kind_jax.errors import UserError
+from kind_jax.untrusted import documents
+from kind_jax.untrusted.text import printable
+
+LIMIT = 64 << 20  # bytes of a saved config; a million classes in groups take ten million
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,15 +77,20 @@ def from_json(text: str | bytes, origin: str) -> Config:
     """Parse a saved config; ``origin`` names the file in error messages.
 
     Raises:
-      UserError: not JSON, an unknown field, a wrong type or a forbidden value; the field is named.
+      UserError: too long, not JSON, an unknown field or one that is there twice, a wrong type or a forbidden value;
+        the field is named.
     """
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    if len(data) > LIMIT:
+        raise UserError(f"{origin} has {len(data)} bytes, but a config must have at most {LIMIT}.")
+    documents.parse(data, origin)  # refuses what pydantic takes: one key twice, of which the last would win
     try:
-        return _ADAPTER.validate_json(text)
+        return _ADAPTER.validate_json(data)
     except pydantic.ValidationError as e:
         first = e.errors()[0]
         if first["type"] == "value_error":  # raised by our own checks, whose sentence names the field already
             raise UserError(f"{origin}: {first.get('ctx', {}).get('error')}") from e
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        field = printable(".".join(str(part) for part in first["loc"])) or "the file"
         raise UserError(f"{origin}: {field}: {first['msg']} (found {first.get('input')!r:.200}).") from e
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 from kind_jax.config.check import STRICT, require
@@ -17,24 +16,35 @@ class DataConfig:
       source: grey images of 8x8 pixels made from files inside installed packages, without a download, and prepared as
         a TFDS data set on first use: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
         Cyrillic capitals rendered from matplotlib's fonts (ten classes; strokes of other shapes); ``textures``, crops
-        of photographs, a brain scan and a map of heights (eight classes; no strokes at all).
-      path: folder that holds prepared data sets; None is ``data`` under the user's cache folder.
+        of photographs, a brain scan and a map of heights (eight classes; no strokes at all). Or ``folder``: image files
+        in one folder a class, below ``train`` and ``test`` (or ``val``) in ``path``; classes are numbered in the order
+        of their names in ``train``.
+      path: folder that holds prepared data sets; None is ``data`` under the user's cache folder. For ``folder``, the
+        folder that holds ``train``.
       classes: labels of the data set that are used, renumbered 0, 1, 2, ... in this order; None is all of them.
       seed: seed of the shuffle.
       workers: processes that decode images; 0 decodes in threads of the training process.
+      size: pixels on a side to which the images of ``folder`` are scaled and cropped; other sources have their own.
+      channels: to which the images of ``folder`` are converted, 3 for colour, 1 for grey; other sources have their own.
+      skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
     """
 
     __pydantic_config__ = STRICT
 
-    source: Literal["digits", "glyphs", "textures"] = "digits"
+    source: Literal["digits", "glyphs", "textures", "folder"] = "digits"
     path: str | None = None
     classes: tuple[int, ...] | None = None
     seed: int = 0
     workers: int = 0
+    size: int = 256
+    channels: Literal[1, 3] = 3
+    skip_bad: float = 0.01
 
     def __post_init__(self) -> None:
-        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        require(0 <= self.workers <= 1024, "data.workers", self.workers, "between 0 and 1024")
         require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
+        require(1 <= self.size <= 8192, "data.size", self.size, "between 1 and 8192")
+        require(0 <= self.skip_bad <= 1, "data.skip_bad", self.skip_bad, "between 0 and 1")
         if self.classes is not None:
             require(len(self.classes) > 0, "data.classes", self.classes, "at least one class")
             require(len(set(self.classes)) == len(self.classes), "data.classes", self.classes, "free of repetitions")
@@ -93,8 +103,8 @@ class OptimizerConfig:
     adapters: CollectionConfig = CollectionConfig()
 
     def __post_init__(self) -> None:
-        finite = math.isfinite(self.learning_rate)
-        require(finite and self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "positive and finite")
+        possible = 0 < self.learning_rate <= 1e30  # float32 ends at 3.4e38
+        require(possible, "optimizer.learning_rate", self.learning_rate, "positive and at most 1e30")
         require(self.warmup >= 0, "optimizer.warmup", self.warmup, "0 or more")
         require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
@@ -133,6 +143,11 @@ class TrainConfig:
       ema: decay of the moving average of the weights.
       log_every, checkpoint_every, sample_every: in steps; 0 switches it off (the last step always saves).
       keep: checkpoints that stay on disk, newest first.
+      verify: when the checksums of the checkpoint that a run continues from are read: ``before`` it goes on,
+        ``background`` while it goes on (nothing is saved before they were found right), ``auto`` by size: in the
+        background from 16 GiB on.
+      skip_nonfinite: how many steps in a row may have a loss or a gradient that is not finite; they change nothing and
+        are counted. One more stops the run; 0 stops at the first.
       profile: first and last step of a window under the profiler, written to profile/ in the run; None for none.
       tensorboard: whether metrics also go to TensorBoard event files (needs the ``tensorboard`` extra).
     """
@@ -149,6 +164,8 @@ class TrainConfig:
     log_every: int = 100
     checkpoint_every: int = 10_000
     keep: int = 3
+    verify: Literal["auto", "before", "background"] = "auto"
+    skip_nonfinite: int = 0
     sample_every: int = 10_000
     profile: tuple[int, int] | None = None
     tensorboard: bool = False
@@ -156,6 +173,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "keep"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+        require(self.skip_nonfinite >= 0, "train.skip_nonfinite", self.skip_nonfinite, "0 (stop at the first) or more")
         for name in ("checkpoint_every", "sample_every"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 (off) or more")
         window = self.profile

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import operator
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int32
 
 from kind_jax.config import DataConfig
-from kind_jax.data.prepared import damaged, data_root, open_prepared, prepare, refuse_damage
+from kind_jax.data import folder as folders
+from kind_jax.data.decode import to_float
+from kind_jax.data.folder import FolderSource
+from kind_jax.data.prepared import data_root, open_prepared, prepare
+from kind_jax.data.records import RecordSource
 from kind_jax.errors import UserError
+from kind_jax.untrusted.text import check_names
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
 MEMORY_LIMIT = 1 << 30
@@ -32,7 +35,11 @@ class Source(Protocol):
         ...
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        """Several records: ``image`` float32 [B, H, W, C], ``label`` int32 [B]."""
+        """Several records: ``image`` float32 [B, H, W, C], ``label`` int32 [B].
+
+        A source that reads records when they are asked for adds ``bad`` int64 [B]: the index of a record that could not
+        be read, in whose place the next one stands that could (``bad.read_around``); -1 for all others.
+        """
         ...
 
 
@@ -46,13 +53,15 @@ class Dataset:
       image_shape: (H, W, C).
       fingerprint: what identifies the records and their order, as JSON values. Its ``content`` is the SHA-256 of the
         decoded records of a set in memory, and only the sizes of the record files of a larger one: reading those whole
-        would delay every start.
+        would delay every start. That of a folder is the SHA-256 of all paths and sizes.
+      bad: a line about each record that was left out because it cannot be read.
     """
 
     source: Source
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     fingerprint: dict[str, Any]
+    bad: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,72 +85,69 @@ class MemorySource:
         return {"image": self.images[indices], "label": self.labels[indices]}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecordSource:
-    """Records read and decoded when they are asked for.
-
-    Attributes:
-      records: TFDS data source that gives uint8 images and labels of the data set.
-      keep: which records are used; None is all of them.
-      renumber: the new label of each label of the data set, -1 for one that is not selected.
-      folder: named in errors.
-    """
-
-    records: Any
-    keep: Int32[np.ndarray, " N"] | None
-    renumber: Int32[np.ndarray, " K"]
-    folder: Path
-
-    def __len__(self) -> int:
-        return len(self.records) if self.keep is None else len(self.keep)
-
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        batch = self.gather([operator.index(index)])
-        return {"image": batch["image"][0], "label": batch["label"][0]}
-
-    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        chosen = np.asarray(indices) if self.keep is None else self.keep[indices]
-        with refuse_damage(self.folder):
-            rows = self.records.__getitems__(chosen.tolist())
-        labels = np.asarray([row["label"] for row in rows])
-        if labels.min() < 0 or labels.max() >= len(self.renumber):
-            raise damaged(self.folder, f"a label is outside 0..{len(self.renumber) - 1}")
-        return {"image": to_float(np.stack([row["image"] for row in rows])), "label": self.renumber[labels]}
-
-
-def to_float(images: UInt8[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
-    """Map 0..255 to float32 in [-1, 1]; both ends are exact."""
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
 def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
     """Open a split of the configured data set, preparing the data set on first use.
 
-    A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here; a larger one is read record
-    by record. Selecting classes in a larger one reads every label once.
+    A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here, without the records that
+    cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every label
+    once.
 
     Raises:
       UserError: ``data.path`` is unusable, ``data.classes`` names an unknown class, the prepared data set is damaged,
-        or an installed package lacks a file that the data set is made from.
+        more than ``data.skip_bad`` of its records cannot be read, or an installed package lacks a file that the data
+        set is made from.
     """
+    return _open_folder(config, split) if config.source == "folder" else _open_prepared(config, split)
+
+
+def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
+    folder, names = folders.find_split(config.path, split)
+    check_names(names, folder)
+    classes = _chosen(config, names, config.path)
+    chosen = sorted((names[label], new) for new, label in enumerate(classes))  # records stay in the order of names
+    files, digest = folders.list_files(folder, chosen, config.size, config.channels)
+    if not len(files):
+        raise UserError(f"{str(folder)!r} has no image of the classes that data.classes names.")
+    source, bad = files, []
+    if _fits_in_memory(files, (config.size, config.size, config.channels)):
+        pixels, labels, bad = files.decode_all(config.skip_bad)
+        source = MemorySource(images=to_float(pixels), labels=labels)
+    return Dataset(
+        source=source,
+        class_names=tuple(names[label] for label in classes),
+        image_shape=(config.size, config.size, config.channels),
+        fingerprint={
+            "name": "folder",
+            "reading": folders.READING,
+            "split": split,
+            "records": len(source),
+            "content": {"sha256": digest},
+            "classes": list(classes),
+            "image_shape": [config.size, config.size, config.channels],
+        },
+        bad=tuple(bad),
+    )
+
+
+def _open_prepared(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
     folder = prepare(config.source, data_root(config.path))
     prepared = open_prepared(folder, split)
     names = prepared.class_names
-    classes = tuple(range(len(names))) if config.classes is None else config.classes
-    unknown = [label for label in classes if not 0 <= label < len(names)]
-    if unknown:
-        raise UserError(
-            f"data.classes contains {unknown[0]}, but the classes of {prepared.name} are 0 to {len(names) - 1}."
-        )
+    classes = _chosen(config, names, prepared.name)
     renumber = np.full(len(names), -1, np.int32)
     renumber[list(classes)] = np.arange(len(classes), dtype=np.int32)
 
-    records = RecordSource(records=prepared.records, keep=None, renumber=renumber, folder=folder)
-    if len(records) * math.prod(prepared.image_shape) * 4 < MEMORY_LIMIT:
-        source = _decode(records)
+    records = RecordSource(
+        records=prepared.records, keep=None, renumber=renumber, image_shape=prepared.image_shape, folder=folder
+    )
+    source, bad = records, []
+    if _fits_in_memory(records, prepared.image_shape):
+        source, bad = _decode(records, config.skip_bad)
         content = {"sha256": _hash(source)}
     else:
-        source = records if config.classes is None else dataclasses.replace(records, keep=_selected(records))
+        if config.classes is not None:
+            keep, bad = _selected(records, config.skip_bad)
+            source = dataclasses.replace(records, keep=keep)
         content = {"sizes": {path.name: path.stat().st_size for path in prepared.files}}
     if len(source) == 0:
         raise UserError(f"data.classes is {classes}, but the {split} split of {prepared.name} has no such record.")
@@ -158,25 +164,42 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
             "classes": list(classes),
             "image_shape": list(prepared.image_shape),
         },
+        bad=tuple(bad),
     )
 
 
-def _chunks(source: RecordSource, size: int = 1024) -> Iterator[dict[str, np.ndarray]]:
-    for start in range(0, len(source), size):
-        yield source.gather(range(start, min(start + size, len(source))))
+def _chosen(config: DataConfig, names: Sequence[str], of: str | None) -> tuple[int, ...]:
+    classes = tuple(range(len(names))) if config.classes is None else config.classes
+    unknown = [label for label in classes if not 0 <= label < len(names)]
+    if unknown:
+        raise UserError(f"data.classes contains {unknown[0]}, but the classes of {of} are 0 to {len(names) - 1}.")
+    return classes
 
 
-def _decode(source: RecordSource) -> MemorySource:
-    chunks = [{name: array[chunk["label"] >= 0] for name, array in chunk.items()} for chunk in _chunks(source)]
-    return MemorySource(
-        images=np.concatenate([chunk["image"] for chunk in chunks]),
-        labels=np.concatenate([chunk["label"] for chunk in chunks]),
-    )
+def _fits_in_memory(records: RecordSource | FolderSource, image_shape: tuple[int, int, int]) -> bool:
+    return len(records) * math.prod(image_shape) * 4 < MEMORY_LIMIT
 
 
-def _selected(source: RecordSource) -> Int32[np.ndarray, " N"]:
-    labels = np.concatenate([chunk["label"] for chunk in _chunks(source)])
-    return np.flatnonzero(labels >= 0).astype(np.int32)
+def _decode(source: RecordSource, limit: float) -> tuple[MemorySource, list[str]]:
+    """The records that can be read; of one that cannot in a sound file a line."""
+    images, labels, bad = [], [], []
+    for start in range(0, len(source), 1024):
+        block = range(start, min(start + 1024, len(source)))
+        source.refuse_damaged_files(block)
+        chunk = source.gather_good(block, limit, bad)
+        selected = chunk["label"] >= 0
+        images.append(chunk["image"][selected])
+        labels.append(chunk["label"][selected])
+    return MemorySource(images=np.concatenate(images), labels=np.concatenate(labels)), bad
+
+
+def _selected(source: RecordSource, limit: float) -> tuple[Int32[np.ndarray, " N"], list[str]]:
+    """The numbers of the records of selected classes, and a line about each record whose class cannot be read."""
+    numbers, bad = [], []
+    for start in range(0, len(source), 1024):
+        chunk = source.gather_good(range(start, min(start + 1024, len(source))), limit, bad)
+        numbers.append(chunk["index"][chunk["label"] >= 0])
+    return np.concatenate(numbers).astype(np.int32), bad
 
 
 def _hash(source: MemorySource) -> str:

@@ -121,7 +121,9 @@ def batches(
       workers: processes that decode records, 0 for threads; a data set in memory needs neither and uses none.
 
     Returns:
-      An iterator over ``{"image": float32 [batch / shards, H, W, C], "label": int32 [batch / shards]}``.
+      An iterator over ``{"image": float32 [batch / shards, H, W, C], "label": int32 [batch / shards]}``. Where records
+      are read when they are asked for there is also ``"bad"``, int64 [batch / shards]: the index of a record that could
+      not be read and was replaced by the next one that could, else -1; ``bad.BadRecords`` takes it out and counts.
 
     Raises:
       UserError: ``batch`` cannot be divided among the shards, or ``seed`` is out of range.

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kind_jax import sealed
 from kind_jax.data.sources import builder_of
 from kind_jax.errors import UserError
+from kind_jax.untrusted import documents
+from kind_jax.untrusted.text import check_names, printable
+
+_SMALL = 16 << 20  # bytes of a file that describes a data set
+_FEATURE_CLASS = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+\Z")
 
 
 def data_root(path: str | None) -> Path:
@@ -115,8 +121,31 @@ def open_prepared(folder: Path, split: str) -> Prepared:
       UserError: the folder is empty or damaged.
     """
     with refuse_damage(folder):
-        _check_feature_classes(json.loads((folder / "features.json").read_bytes()), folder)
+        _check_entries(folder)
+        _check_features(_document(folder, "features.json"), folder)
+        _document(folder, "dataset_info.json")
         return _open(folder, split)
+
+
+def _document(folder: Path, name: str) -> Any:
+    try:
+        return documents.parse(sealed.read_small(folder / name, _SMALL), name)
+    except UserError as e:
+        raise damaged(folder, e) from e
+
+
+def _check_entries(folder: Path) -> None:
+    """Nothing in the folder is a pipe or device, which reading may never end, or lies elsewhere."""
+    inside = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        if not path.resolve().is_relative_to(inside):
+            raise damaged(folder, f"{printable(path.name)} is a link to another place")
+        if not path.is_file() and path.exists():
+            raise damaged(folder, f"{printable(path.name)} is not a file")
+        if path.suffix in (".json", ".txt") and path.exists() and path.stat().st_size > _SMALL:
+            raise damaged(folder, f"{printable(path.name)} has more than {_SMALL} bytes")
+    for name in ("features.json", "dataset_info.json"):
+        (folder / name).stat()
 
 
 def _open(folder: Path, split: str) -> Prepared:
@@ -134,10 +163,14 @@ def _open(folder: Path, split: str) -> Prepared:
     names: Any = label.names  # TFDS makes up numbers where the file of names is gone
     if not (folder / "label.labels.txt").is_file() or len(names) != label.num_classes:
         raise damaged(folder, f"label.labels.txt must name the {label.num_classes} classes")
+    check_names(names, folder / "label.labels.txt")
     if split not in builder.info.splits:
         raise damaged(folder, f"dataset_info.json has no split {split!r}")
     info = builder.info.splits[split]
     files = tuple(Path(path) for path in info.filepaths)
+    for path in files:
+        if path.parent != folder or path.name in ("", ".", ".."):  # a template in dataset_info.json names them
+            raise damaged(folder, f"dataset_info.json leads to {printable(path)}, which is not a file in the folder")
     _check_counts(folder, files, info.shard_lengths)
     return Prepared(
         name=builder.name,
@@ -163,19 +196,25 @@ def _check_counts(folder: Path, files: Sequence[Path], lengths: Sequence[int]) -
         reader.close()  # raises, often without a message, if the file is cut
 
 
-def _check_feature_classes(node: Any, folder: Path) -> None:
-    """TFDS imports the module of any class that features.json names, so a stranger's file could run code."""
+def _check_features(node: Any, folder: Path) -> None:
+    """TFDS imports the module of any class that features.json names, so a stranger's file could run code.
+
+    Besides ``pythonClassName`` there is an older form, where ``type`` names the class and ``proto_cls`` a message, and
+    which may hide as text in a ``jsonFeature``; no data set of this package has it.
+    """
     if isinstance(node, dict):
         for key, value in node.items():
             # protobuf's JSON accepts both spellings of a field.
             if key in ("pythonClassName", "python_class_name"):
-                if not str(value).startswith("tensorflow_datasets."):
-                    raise damaged(folder, f"features.json names the foreign class {value!r}")
+                if not (isinstance(value, str) and _FEATURE_CLASS.match(value)):
+                    raise damaged(folder, f"features.json names the foreign class '{printable(value)}'")
+            elif key in ("type", "proto_cls", "jsonFeature", "json_feature"):
+                raise damaged(folder, f"features.json has a feature of the older form ('{key}')")
             else:
-                _check_feature_classes(value, folder)
+                _check_features(value, folder)
     elif isinstance(node, list):
         for value in node:
-            _check_feature_classes(value, folder)
+            _check_features(value, folder)
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ def _from_run(path: Path, classes: Sequence[int] | None, weights: checkpoint.Wei
     config = load_config(path)
     groups = groups_of(config, classes)
     directory = path / "checkpoints"
-    step = checkpoint.latest(directory)
+    step = checkpoint.latest(directory, without=("optimizer", "data"))
     collections = adapters.merge(config.transfer, checkpoint.load_collections(directory, step, config, weights=weights))
     if classes is not None and collections[partition.TAILORS]:
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)

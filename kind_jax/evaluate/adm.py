@@ -21,6 +21,11 @@ from jaxtyping import Int, UInt8
 from kind_jax.errors import UserError
 from kind_jax.evaluate.moments import Gaussian
 from kind_jax.evaluate.pixels import to_rgb
+from kind_jax.untrusted import arrays
+from kind_jax.untrusted.info import Info
+from kind_jax.untrusted.text import printable
+
+_WANTED = ("arr_0", "mu", "sigma", "mu_s", "sigma_s", "extractor")
 
 
 def write_samples(
@@ -72,8 +77,11 @@ class Batch:
     extractor: str | None
 
 
-def read_batch(path: Path) -> Batch:
+def read_batch(path: Path, size: tuple[int, int] | None = None) -> Batch:
     """Read images, statistics, or both.
+
+    Args:
+      size: height and width that images must have; None is any.
 
     Raises:
       UserError: no such file, no ``.npz`` file, neither images nor statistics in it, or arrays of wrong shapes.
@@ -81,36 +89,51 @@ def read_batch(path: Path) -> Batch:
     if not path.is_file():
         raise UserError(f"--reference is {str(path)!r}, but no such file exists.")
     try:
-        with np.load(path) as file:
-            names = set(file.files) if isinstance(file, np.lib.npyio.NpzFile) else set()
-            wanted = ("arr_0", "mu", "sigma", "mu_s", "sigma_s", "extractor")
-            arrays = {name: file[name] for name in wanted if name in names}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as e:
-        raise UserError(f"--reference is {str(path)!r}, but it must be a .npz file of plain arrays: {e}.") from e
-    if "arr_0" not in arrays and "mu" not in arrays:
-        raise UserError(f"--reference is {str(path)!r}, but it has neither images (arr_0) nor statistics (mu, sigma).")
-    images = arrays.get("arr_0")
-    if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3):
-        found = f"{images.dtype.name}{list(images.shape)}"
-        raise UserError(f"--reference is {str(path)!r}, but its arr_0 is {found} and must be uint8 [N, H, W, 3].")
+        infos = arrays.look(path, _WANTED)
+        _check(path, infos, size)
+        found = arrays.read(path, _WANTED)
+    except UserError as e:
+        raise e if str(e).startswith("--reference") else UserError(f"--reference: {e}") from e
     return Batch(
-        images=images,
-        pool=_gaussian(path, arrays, "mu", "sigma"),
-        spatial=_gaussian(path, arrays, "mu_s", "sigma_s"),
-        extractor=str(arrays["extractor"]) if "extractor" in arrays else None,
+        images=found.get("arr_0"),
+        pool=_gaussian(path, found, "mu", "sigma"),
+        spatial=_gaussian(path, found, "mu_s", "sigma_s"),
+        extractor=printable(found["extractor"]) if "extractor" in found else None,
     )
 
 
-def _gaussian(path: Path, arrays: dict[str, np.ndarray], mu: str, sigma: str) -> Gaussian | None:
-    if mu not in arrays:
+def _check(path: Path, infos: dict[str, Info], size: tuple[int, int] | None) -> None:
+    """What the arrays claim to be, before they are read."""
+    reference = f"--reference is {str(path)!r}"
+    if "arr_0" not in infos and "mu" not in infos:
+        raise UserError(f"{reference}, but it has neither images (arr_0) nor statistics (mu, sigma).")
+    if (images := infos.get("arr_0")) is not None:
+        shape = images.shape
+        if images.dtype != "uint8" or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+            raise UserError(f"{reference}, but its arr_0 is {images} and must be uint8 [N, H, W, 3].")
+        if size is not None and shape[1:3] != size:
+            found = " x ".join(map(str, shape[1:3]))
+            raise UserError(f"{reference} with images of {found} pixels, but the model draws {size[0]} x {size[1]}.")
+    for mu, sigma in (("mu", "sigma"), ("mu_s", "sigma_s")):
+        mean, cov = infos.get(mu), infos.get(sigma)
+        if mean is None:
+            continue
+        if len(mean.shape) != 1 or cov is None or cov.shape != mean.shape * 2:
+            found = list(cov.shape) if cov is not None else "absent"
+            raise UserError(
+                f"{reference}, but its {mu} is {list(mean.shape)} and its {sigma} is {found}: they must be [D] and "
+                "[D, D]."
+            )
+        if not {mean.dtype, cov.dtype} <= {"float32", "float64"}:
+            raise UserError(f"{reference}, but its {mu} is {mean} and its {sigma} {cov}, not floats.")
+    name = infos.get("extractor")
+    if name is not None and (name.shape != () or not name.dtype.startswith(("<U", ">U")) or name.bytes > 1024):
+        raise UserError(f"{reference}, but its extractor is {name}, not a short text.")
+
+
+def _gaussian(path: Path, found: dict[str, np.ndarray], mu: str, sigma: str) -> Gaussian | None:
+    if mu not in found:
         return None
-    mean = arrays[mu]
-    if mean.ndim != 1 or sigma not in arrays or arrays[sigma].shape != (len(mean), len(mean)):
-        found = list(arrays[sigma].shape) if sigma in arrays else "absent"
-        raise UserError(
-            f"--reference is {str(path)!r}, but its {mu} is {list(mean.shape)} and its {sigma} is {found}: they must "
-            "be [D] and [D, D]."
-        )
-    if not (np.isfinite(mean).all() and np.isfinite(arrays[sigma]).all()):
+    if not (np.isfinite(found[mu]).all() and np.isfinite(found[sigma]).all()):
         raise UserError(f"--reference is {str(path)!r}, but its {mu} or {sigma} is not finite.")
-    return Gaussian(mean=mean.astype(np.float64), cov=arrays[sigma].astype(np.float64))
+    return Gaussian(mean=found[mu].astype(np.float64), cov=found[sigma].astype(np.float64))

@@ -10,22 +10,24 @@ of mseitzer/pytorch-fid (or toshas/torch-fidelity), whose parameter names are ke
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from jaxtyping import Array, Float
 
 from kind_jax.errors import UserError
 from kind_jax.evaluate import inception_net
 from kind_jax.evaluate.extractor import Features, MetricNames
 from kind_jax.files import sha256_file
+from kind_jax.untrusted import arrays, tensors
+from kind_jax.untrusted.info import Info
+from kind_jax.untrusted.text import printable
 
 _IGNORED = ".num_batches_tracked"  # counters of training that some versions of PyTorch add
+_IGNORED_BYTES = 64
 
 _features = jax.jit(inception_net.features)
 
@@ -73,25 +75,6 @@ def load_inception(path: str | Path) -> Inception:
       UserError: the file cannot be read, or is of another network; the first leaf that differs is named.
     """
     path = Path(path)
-    leaves, needed = _read(path), inception_net.leaves()
-    for name, shape in needed.items():
-        wanted = f"float32{list(shape)}"
-        if name not in leaves:
-            raise UserError(f"{str(path)!r} lacks {name!r}, but Inception-v3 for FID needs it as {wanted}.")
-        leaf = leaves[name]
-        found = f"{leaf.dtype.name}{list(leaf.shape)}"
-        if found != wanted:
-            raise UserError(f"{str(path)!r} has {name!r} as {found}, but Inception-v3 for FID has {wanted}.")
-        if not np.isfinite(leaf).all():
-            raise UserError(f"{str(path)!r} has values in {name!r} that are not finite.")
-    for name in leaves:
-        if name not in needed and not name.endswith(_IGNORED):
-            raise UserError(f"{str(path)!r} has {name!r}, but Inception-v3 for FID has no such leaf.")
-    weights = {name: jnp.asarray(leaves[name]) for name in needed}
-    return Inception(weights=weights, fingerprint=sha256_file(path))
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix not in (".safetensors", ".npz"):
         raise UserError(
             f"--inception-weights is {str(path)!r}, but it must be a .safetensors or .npz file; the documentation of "
@@ -99,11 +82,26 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         )
     if not path.is_file():
         raise UserError(f"--inception-weights is {str(path)!r}, but no such file exists.")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as file:
-                return {name: file[name] for name in file.files}
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, safetensors.SafetensorError) as e:
-        raise UserError(f"--inception-weights is {str(path)!r}, but it could not be read: {e}.") from e
+    needed = inception_net.leaves()
+    if path.suffix == ".npz":
+        _check(arrays.look(path), needed, path)
+        leaves = arrays.read(path, needed)
+    else:
+        leaves = tensors.read(path, lambda header: _check(header.arrays, needed, path))
+    for name in needed:
+        if not np.isfinite(leaves[name]).all():
+            raise UserError(f"{str(path)!r} has values in {name!r} that are not finite.")
+    weights = {name: jnp.asarray(leaves[name]) for name in needed}
+    return Inception(weights=weights, fingerprint=sha256_file(path))
+
+
+def _check(found: Mapping[str, Info], needed: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    for name, shape in needed.items():
+        wanted = Info(shape, "float32")
+        if name not in found:
+            raise UserError(f"{str(path)!r} lacks {name!r}, but Inception-v3 for FID needs it as {wanted}.")
+        if found[name] != wanted:
+            raise UserError(f"{str(path)!r} has {name!r} as {found[name]}, but Inception-v3 for FID has {wanted}.")
+    for name, info in found.items():
+        if name not in needed and not (name.endswith(_IGNORED) and info.bytes <= _IGNORED_BYTES):
+            raise UserError(f"{str(path)!r} has '{printable(name)}', but Inception-v3 for FID has no such leaf.")

@@ -1,12 +1,11 @@
 """The judge on disk: one safetensors file, checked against the network in names, shapes, dtypes and values."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 import pydantic
-import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
@@ -14,8 +13,12 @@ from kind_jax.errors import UserError
 from kind_jax.evaluate import judge_net
 from kind_jax.evaluate.judge_net import Params
 from kind_jax.files import atomic_write_bytes
+from kind_jax.untrusted import documents, tensors
+from kind_jax.untrusted.info import Info
+from kind_jax.untrusted.text import printable
 
 _KEY = "kind_jax.judge"
+_Size = Annotated[int, pydantic.Field(ge=1, le=16_384)]
 
 
 class Facts(pydantic.BaseModel):
@@ -23,9 +26,9 @@ class Facts(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    shape: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt]
-    num_classes: pydantic.PositiveInt
-    fingerprint: str
+    shape: tuple[_Size, _Size, _Size]
+    num_classes: Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
+    fingerprint: Annotated[str, pydantic.Field(max_length=64)]
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -38,20 +41,9 @@ def _flat(params: Params) -> dict[tuple[Any, ...], Any]:
 
 def write(path: str | Path, params: Params, facts: Facts) -> None:
     """Save weights and facts atomically."""
-    tensors = {_name(keys): np.asarray(leaf) for keys, leaf in _flat(params).items()}
+    leaves = {_name(keys): np.asarray(leaf) for keys, leaf in _flat(params).items()}
     header = {_KEY: facts.model_dump_json()}
-    atomic_write_bytes(path, safetensors.numpy.save(tensors, header))
-
-
-def _open(path: Path, tensors: bool) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    if not path.is_file():
-        raise UserError(f"The judge {str(path)!r} must be a file, but no such file exists.")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = file.keys() if tensors else ()
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (OSError, safetensors.SafetensorError) as e:
-        raise UserError(f"The judge {str(path)!r} could not be read: {e}.") from e
+    atomic_write_bytes(path, safetensors.numpy.save(leaves, header))
 
 
 def _facts(header: dict[str, str], path: Path) -> Facts:
@@ -59,44 +51,47 @@ def _facts(header: dict[str, str], path: Path) -> Facts:
         raise UserError(
             f"{str(path)!r} is a safetensors file without the entry {_KEY!r}, but it must be a saved judge."
         )
+    documents.parse(header[_KEY].encode(), f"The entry {_KEY} of {path}")
     try:
         return Facts.model_validate_json(header[_KEY])
     except pydantic.ValidationError as e:
         first = e.errors()[0]
         raise UserError(
-            f"The judge {str(path)!r} has a wrong entry {_KEY}.{_name(first['loc'])}: {first['msg']}."
+            f"The judge {str(path)!r} has a wrong entry {_KEY}.{printable(_name(first['loc']))}: {first['msg']}."
         ) from e
 
 
 def read_facts(path: str | Path) -> Facts:
     """The facts alone, whatever the tensors are."""
-    return _facts(_open(Path(path), tensors=False)[0], Path(path))
+    return _facts(tensors.look(_existing(path)).metadata, Path(path))
 
 
 def read(path: str | Path) -> tuple[Facts, Params]:
     """Load and check; see :meth:`kind_jax.evaluate.judge.Judge.load`."""
-    path = Path(path)
-    header, tensors = _open(path, tensors=True)
-    facts = _facts(header, path)
-    _, wanted = judge_net.blueprint(facts.shape, facts.num_classes)
-    return facts, _fill(wanted, tensors, path)
-
-
-def _fill(wanted: Params, tensors: dict[str, np.ndarray], path: Path) -> Params:
-    filled: dict[tuple[Any, ...], Any] = {}
-    for keys, spec in _flat(wanted).items():
-        name = _name(keys)
-        if name not in tensors:
-            raise UserError(f"The judge {str(path)!r} lacks the tensor {name!r}.")
-        tensor = tensors.pop(name)
-        if (tensor.shape, tensor.dtype) != (spec.shape, spec.dtype):
-            raise UserError(
-                f"The judge {str(path)!r} has {name!r} as {tensor.dtype}{list(tensor.shape)}, "
-                f"but it must be {spec.dtype}{list(spec.shape)}."
-            )
+    path = _existing(path)
+    facts = read_facts(path)
+    wanted = _flat(judge_net.blueprint(facts.shape, facts.num_classes)[1])
+    specs = {_name(keys): spec for keys, spec in wanted.items()}
+    found = tensors.read(path, lambda header: _check(header.arrays, specs, path))
+    for name, tensor in found.items():
         if not np.isfinite(tensor).all():
             raise UserError(f"The judge {str(path)!r} has values in {name!r} that are not finite.")
-        filled[keys] = jnp.asarray(tensor)
-    if tensors:
-        raise UserError(f"The judge {str(path)!r} has the tensor {min(tensors)!r}, which the network does not know.")
-    return traverse_util.unflatten_dict(filled)
+    return facts, traverse_util.unflatten_dict({keys: jnp.asarray(found[_name(keys)]) for keys in wanted})
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"The judge {str(path)!r} must be a file, but no such file exists.")
+    return path
+
+
+def _check(found: dict[str, Info], wanted: dict[str, Any], path: Path) -> None:
+    for name, spec in wanted.items():
+        if name not in found:
+            raise UserError(f"The judge {str(path)!r} lacks the tensor {name!r}.")
+        needed = Info(tuple(spec.shape), spec.dtype.name)
+        if found[name] != needed:
+            raise UserError(f"The judge {str(path)!r} has {name!r} as {found[name]}, but it must be {needed}.")
+    for name in sorted(found.keys() - wanted.keys()):
+        raise UserError(f"The judge {str(path)!r} has the tensor '{printable(name)}', which the network does not know.")

@@ -16,6 +16,8 @@ from kind_jax.evaluate.metrics import REFERENCE_IMAGES, SPLIT
 from kind_jax.evaluate.neighbours import NEIGHBOURS
 from kind_jax.evaluate.pixels import RULE
 from kind_jax.files import atomic_write_text
+from kind_jax.untrusted import documents
+from kind_jax.untrusted.text import printable
 
 FILE_NAME = "evaluation.json"
 _PACKAGES = ("kind-jax", "jax", "jaxlib", "flax", "numpy")
@@ -94,13 +96,14 @@ def check_record(folder: Path, extractor: str, reference: str | None) -> None:
     path = folder / FILE_NAME
     if not path.is_file():
         return
+    there = documents.read(path)
     try:
-        there = json.loads(path.read_bytes())
         found = there["extractor"]["name"], there["reference"].get("path")
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is damaged: {e}; move it away or use another --out.") from e
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{path} is damaged: it is no record; move it away or use another --out.") from e
     if found != (extractor, reference):
+        against = printable(found[1] or "the data set")
         raise UserError(
-            f"{path} was measured by {found[0]} against {found[1] or 'the data set'}, but now it is {extractor} "
+            f"{path} was measured by {printable(found[0])} against {against}, but now it is {extractor} "
             f"against {reference or 'the data set'}; move it away (the samples are used again) or use another --out."
         )

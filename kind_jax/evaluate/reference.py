@@ -43,7 +43,10 @@ class RealImages:
             if left <= 0:
                 return
             records = source.gather(order[start : start + block])
-            fit = np.flatnonzero(np.isin(records["label"], self.classes))[:left]
+            fit = np.isin(records["label"], self.classes)
+            if "bad" in records:  # another record took the place of one that cannot be read: it would count twice
+                fit &= records["bad"] < 0
+            fit = np.flatnonzero(fit)[:left]
             left -= len(fit)
             if len(fit):
                 yield quantise(records["image"][fit]), records["label"][fit]
@@ -122,6 +125,27 @@ class ReferenceFile:
         mine = self.batch.extractor or (extractor.fingerprint if extractor.names.frechet == "fid" else None)
         return mine == extractor.fingerprint
 
+    def check(self, extractor: Extractor | None) -> None:
+        """Refuse statistics of another extractor in a file without images.
+
+        Args:
+          extractor: None is a judge that is not trained yet, which only a file that names its extractor can be of.
+
+        Raises:
+          UserError: naming both extractors.
+        """
+        if self.batch.images is not None:
+            return
+        if extractor is None:
+            fits, name = self.batch.extractor is not None, "judge"
+        else:
+            fits, name = self.statistics_fit(extractor), f"{extractor.name} ({extractor.fingerprint:.12})"
+        if not fits:
+            whose = self.batch.extractor or "Inception"
+            raise UserError(
+                f"--reference is {str(self.path)!r} with statistics of {whose:.12}, but the extractor is {name}."
+            )
+
     def record(self, count: int | None) -> dict[str, Any]:
         """What identifies it, as JSON values."""
         return {"kind": "file", "path": str(self.path), "fingerprint": self.sha256, "count": count}
@@ -131,15 +155,13 @@ def open_reference_file(path: Path, shape: tuple[int, int, int]) -> ReferenceFil
     """Read a reference for a model that draws images of ``shape`` [H, W, C].
 
     Raises:
-      UserError: it cannot be read, or its images have another size.
+      UserError: it cannot be read, or its images have another size, or are in colour for a grey model.
     """
-    batch = read_batch(path)
-    if batch.images is not None and batch.images.shape[1:3] != shape[:2]:
-        found = " x ".join(map(str, batch.images.shape[1:3]))
-        raise UserError(
-            f"--reference is {str(path)!r} with images of {found} pixels, but the model draws {shape[0]} x {shape[1]}."
-        )
-    return ReferenceFile(path=path, sha256=sha256_file(path), batch=batch)
+    batch = read_batch(path, shape[:2])
+    reference = ReferenceFile(path=path, sha256=sha256_file(path), batch=batch)
+    if batch.images is not None:
+        reference.images(shape[-1])  # refuses colour for a grey model
+    return reference
 
 
 def look_at_reference(
@@ -157,12 +179,7 @@ def look_at_reference(
     if isinstance(reference, RealImages):
         return look(extractor, reference, "the reference images", keep=REFERENCE_IMAGES, progress=progress)
     batch, fits = reference.batch, reference.statistics_fit(extractor)
-    if batch.images is None and not fits:
-        whose = batch.extractor or "Inception"
-        raise UserError(
-            f"--reference is {str(reference.path)!r} with statistics of {whose:.12}, but the extractor is "
-            f"{extractor.name} ({extractor.fingerprint:.12})."
-        )
+    reference.check(extractor)
     if batch.images is None:
         assert batch.pool is not None
         return Seen(count=0, pool=batch.pool, spatial=batch.spatial)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
-import zipfile
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ from jaxtyping import Int32, UInt8
 
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_bytes, atomic_write_text
+from kind_jax.train import lock
+from kind_jax.untrusted import arrays as untrusted
+from kind_jax.untrusted import documents
+from kind_jax.untrusted.text import printable
 
-SETTINGS = "settings.json"
+SETTINGS, JUDGE = "settings.json", "judge.safetensors"
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)  # the names that kind_jax.files gives
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,18 +47,10 @@ class Shards:
         Raises:
           UserError: other settings (the first that differs is named), a folder of something else, a damaged file.
         """
+        check_folder(folder, settings)
         path = folder / SETTINGS
-        text = json.dumps(settings, indent=1)
-        if path.is_file():
-            try:
-                there = json.loads(path.read_bytes())
-            except (OSError, ValueError) as e:
-                raise UserError(f"{path} cannot be read: {e}; use another --out.") from e
-            check_same(there, json.loads(text), folder)
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{str(folder)!r} exists, but holds no evaluation ({SETTINGS}); use another --out.")
-        else:
-            atomic_write_text(path, text)
+        if not path.is_file():
+            atomic_write_text(path, json.dumps(settings, indent=1))
         side, channels = settings["model"]["size"], settings["model"]["channels"]
         return cls(folder=folder, labels=labels, size=size, shape=(side, side, channels))
 
@@ -69,7 +68,11 @@ class Shards:
 
     def missing(self) -> list[int]:
         """Shards that are not written yet."""
-        return [number for number in range(self.number) if not self.path(number).is_file()]
+        numbers = [number for number in range(self.number) if not self.path(number).is_file()]
+        for number in numbers:
+            if os.path.lexists(self.path(number)):  # to write to a pipe would wait for somebody who reads it
+                raise UserError(f"{self.path(number)} is not a file; delete it to draw its images again.")
+        return numbers
 
     def done(self) -> int:
         """Images in the shards that are written."""
@@ -89,14 +92,44 @@ class Shards:
           UserError: the file is damaged, or holds other images.
         """
         path, labels = self.path(number), self.labels[self.rows(number)]
+        expect = {"pixels": ((len(labels), *self.shape), "uint8"), "labels": ((len(labels),), "int32")}
         try:
-            with np.load(path) as file:
-                pixels, found = file["pixels"], file["labels"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-            raise UserError(f"{path} is damaged: {e}; delete it to draw its images again.") from e
-        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), *self.shape) or not np.array_equal(found, labels):
+            arrays = untrusted.read(path, expect, expect=expect)
+        except UserError as e:
+            raise UserError(f"{str(e).removesuffix('.')}; delete it to draw its images again.") from e
+        pixels, found = arrays["pixels"], arrays["labels"]
+        if not np.array_equal(found, labels):
             raise UserError(f"{path} holds other images than {SETTINGS} says; delete it to draw its images again.")
         return pixels
+
+
+def check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that samples of ``settings`` cannot go to; nothing is created.
+
+    Raises:
+      UserError: as :meth:`Shards.open`.
+    """
+    path = folder / SETTINGS
+    if path.is_file():
+        check_same(documents.read(path), json.loads(json.dumps(settings)), folder)
+    elif os.path.lexists(path):
+        raise UserError(f"{path} is not a file; use another --out.")
+    elif folder.exists() and not (folder.is_dir() and all(_left_behind(entry.name) for entry in folder.iterdir())):
+        raise UserError(f"{str(folder)!r} exists, but holds no evaluation ({SETTINGS}); use another --out.")
+
+
+def _left_behind(name: str) -> bool:
+    """Whether an evaluation that was killed before its settings were written leaves such a file."""
+    return name in (lock.FILE_NAME, JUDGE) or bool(_TEMPORARY.match(name))
+
+
+def sweep(folder: Path) -> None:
+    """Delete the unfinished files that a killed evaluation left; only for who holds the lock of ``folder``."""
+    for place in (folder, folder / "shards"):
+        for path in place.iterdir() if place.is_dir() else ():
+            if _TEMPORARY.match(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def check_same(found: Any, wanted: Any, folder: Path, name: str = "") -> None:
@@ -107,7 +140,7 @@ def check_same(found: Any, wanted: Any, folder: Path, name: str = "") -> None:
     """
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in [*wanted, *(key for key in found if key not in wanted)]:
-            inner = f"{name}.{key}" if name else key
+            inner = f"{name}.{printable(key)}" if name else printable(key)
             check_same(found.get(key), wanted.get(key), folder, inner)
     elif found != wanted:
         raise UserError(
@@ -116,5 +149,8 @@ def check_same(found: Any, wanted: Any, folder: Path, name: str = "") -> None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "nested deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."

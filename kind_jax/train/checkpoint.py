@@ -2,14 +2,20 @@
 
 A step folder holds ``learngenes``, ``tailors``, ``params``, the moving average of each collection that trains
 (``ema_…``), ``optimizer``, ``data`` (the position of the input pipeline) and ``meta``; and ``average`` where rows of
-the averaged tailors are brought up to date only when they are used (see :mod:`kind_jax.train.rows`).
+the averaged tailors are brought up to date only when they are used (see :mod:`kind_jax.train.rows`). Beside them lies a
+manifest of all files (:mod:`kind_jax.train.manifest`), and ``meta`` has a sum of every array
+(:mod:`kind_jax.train.leaves`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,113 +23,176 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from kind_jax import config as configs
 from kind_jax import partition
 from kind_jax.config import Config
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
+from kind_jax.train import history, leaves, manifest
 from kind_jax.train import state as states
+from kind_jax.train.lock import check_present
+from kind_jax.train.run import differences
 from kind_jax.train.state import TrainState
+from kind_jax.untrusted.text import check_names
 
 Weights = Literal["ema", "raw"]
 
-
-def _flat(tree: Any) -> dict[str, Any]:
-    """Leaves of any tree by their printed path; optimizer states are tuples of tuples, which Orbax would number."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+_BESIDE = ("data", "meta")  # items that are text
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The arrays of a state as checkpointables; a model without tailors has no item for them."""
     items = dict(state.collections)
     items |= {f"ema_{name}": tree for name, tree in state.ema.items()}
-    items |= {"optimizer": _flat({"opt": state.opt, "step": state.step})}
+    items |= {"optimizer": leaves.paths(_counted(state))}
     if state.averaged is not None:
         items["average"] = {"updated": state.averaged}
     return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
 
 
+def _counted(state: TrainState) -> dict[str, Any]:
+    return {"opt": state.opt, "step": state.step, "health": state.health}
+
+
 class Checkpoints:
-    """The ``checkpoints`` folder of a run."""
+    """The ``checkpoints`` folder of a run, for the process that owns the run."""
 
     def __init__(self, directory: Path, keep: int) -> None:
-        self.directory = directory
+        self.directory, self._keep = directory, keep
+        self._first = jax.process_index() == 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            if self._first:
+                history.remove_leftovers(directory)
         except OSError as e:
             raise UserError(f"cannot create {directory}: {e.strerror}.") from e
-        self._checkpointer = ocp.training.Checkpointer(
-            str(directory.absolute()),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore[reportArgumentType]
-            cleanup_tmp_directories=True,
-        )
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] | None = None
 
-    def save(self, state: TrainState, data: Any, meta: Mapping[str, Any]) -> None:
-        """Write a checkpoint in the background; arrays are copied before this returns."""
-        step = int(state.step)
+    def save(self, config: Config, state: TrainState, data: Any, meta: Mapping[str, Any]) -> None:
+        """Write a checkpoint in the background; arrays are copied before this returns.
+
+        Raises:
+          UserError: an array is not finite, the folder cannot be written to, or the save before this one failed.
+        """
+        self.wait()
+        step, items = int(state.step), _items(state)
+        sums = leaves.sums(items, f"step {step} was not saved: it")
+        self._check_writable(step)
+        meta = {**meta, "config": json.loads(configs.to_json(config)), "sums": sums}
         # The position of the input as plain data, not as Grain's own checkpoint, which is one for each process: a run
         # may go on with another number of hosts.
         position = {"json": json.dumps(data.get_state())}
-        items = _items(state) | {"data": position, "meta": {"json": json.dumps(meta)}}
-        self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
+        saving = self.directory / f"{step}.saving"
+        try:
+            response = ocp.save_checkpointables_async(
+                str(saving.absolute()), items | {"data": position, "meta": {"json": json.dumps(meta)}}, overwrite=True
+            )
+        except Exception as e:  # Orbax raises whatever its storage layers raise
+            raise self._failed(step, e) from e
+        self._saving = self._pool.submit(self._commit, step, saving, response)
 
-    def restore(self, step: int, abstract: TrainState, data: Any) -> TrainState:
-        """The state of a step, placed as ``abstract``'s shardings say; the input pipeline continues from there.
+    def _commit(self, step: int, saving: Path, response: Any) -> None:
+        """Under its temporary name a save is hashed and pushed to the disk; then one rename makes it a checkpoint."""
+        try:
+            response.result()
+            if self._first:
+                manifest.write(saving, step)
+                history.commit(self.directory, step, saving)
+                history.prune(self.directory, self._keep)
+        except Exception as e:
+            # Orbax must not be left with room to write into, and a full disk gets its space back.
+            for leftover in self.directory.glob(f"{step}.saving*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            raise self._failed(step, e) from e
+
+    def _check_writable(self, step: int) -> None:
+        """Before Orbax begins: where it cannot even make a folder, its threads wait for one for ten minutes."""
+        probe = self.directory / f"{step}.saving-probe"
+        try:
+            probe.write_bytes(b"0" * 4096)
+            probe.unlink()
+        except OSError as e:
+            raise self._failed(step, e) from e
+
+    def _failed(self, step: int, e: BaseException) -> UserError:
+        try:
+            check_present(self.directory.parent)
+        except UserError as gone:
+            return gone
+        good = history.steps(self.directory)
+        rest = f"the last good one is step {good[-1]}" if good else "there is no earlier one"
+        where = f"the checkpoint of step {step} could not be written to {self.directory}"
+        return UserError(f"{where}: {_cause(e)}; {rest}.")
+
+    def check(self) -> None:
+        """Raise what a save in the background met, as soon as it has met it; costs nothing."""
+        if self._saving is not None and self._saving.done():
+            self._saving.result()
+
+    def wait(self) -> None:
+        """Until the save under way is a checkpoint.
 
         Raises:
-          UserError: an array is missing, extra, or has another shape or dtype than ``abstract``.
+          UserError: it failed.
         """
-        wanted = _items(abstract)
-        loaded = _load(self.directory, step, wanted)
-        data.set_state(json.loads(_read(self.directory, step, {"data": None})["data"]["json"]))
-        tree = {"opt": abstract.opt, "step": abstract.step}
-        optimizer = jax.tree.unflatten(jax.tree.structure(tree), [loaded["optimizer"][path] for path in _flat(tree)])
-        return TrainState(
-            collections={name: loaded.get(name, {}) for name in abstract.collections},
-            ema={name: loaded.get(f"ema_{name}", {}) for name in abstract.ema},
-            opt=optimizer["opt"],
-            step=optimizer["step"],
-            averaged=None if abstract.averaged is None else loaded["average"]["updated"],
-        )
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
 
     def close(self) -> None:
         """Wait until everything is on disk."""
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def restore(self, config: Config, step: int, abstract: TrainState, data: Any) -> TrainState:
+        """The state of a step, placed as ``abstract``'s shardings say; the input pipeline continues from there.
+
+        Raises:
+          UserError: an array is missing, extra, or has another shape, dtype or content than it should have, or the
+            checkpoint was made with another config.
+        """
+        wanted = _items(abstract)
+        loaded = _load(self.directory, step, config, wanted, whole=True)
+        data.set_state(json.loads(_read(self.directory, step, {"data": None})["data"]["json"]))
+        tree = _counted(abstract)
+        counted = [loaded["optimizer"][path] for path in leaves.paths(tree)]
+        counted = jax.tree.unflatten(jax.tree.structure(tree), counted)
+        return TrainState(
+            collections={name: loaded.get(name, {}) for name in abstract.collections},
+            ema={name: loaded.get(f"ema_{name}", {}) for name in abstract.ema},
+            averaged=None if abstract.averaged is None else loaded["average"]["updated"],
+            **counted,
+        )
 
 
-def steps(directory: Path) -> list[int]:
-    """Steps with a checkpoint, in order; saves that were interrupted have temporary names and do not count.
+def latest(directory: Path, without: Collection[str] = ()) -> int:
+    """The newest good step, with a warning about each newer one.
 
-    Raises:
-      UserError: the folder of a step is not whole: going on without it could lose work unnoticed.
-    """
-    if not directory.is_dir():
-        return []
-    folders = [p for p in directory.iterdir() if p.name.isdigit()]
-    for folder in folders:
-        for item in ("params", "meta"):
-            if not (folder / item).is_dir():
-                raise UserError(
-                    f"{folder} is not a whole checkpoint (it lacks '{item}'); remove it to go on without it."
-                )
-    return sorted(int(p.name) for p in folders)
-
-
-def latest(directory: Path) -> int:
-    """The newest step.
+    Args:
+      without: parts that may be damaged, since they will not be read.
 
     Raises:
       UserError: there is none.
     """
-    found = steps(directory)
-    if not found:
+    found = history.latest_good(directory, without)
+    if found.step is None:
         raise UserError(f"{directory} holds no checkpoint; train the run first.")
-    return found[-1]
+    for reason in found.refused:
+        logging.getLogger("kind_jax").warning("%s Going back to step %d.", reason, found.step)
+    return found.step
 
 
 def read_meta(directory: Path, step: int) -> dict[str, Any]:
-    """What the run recorded beside its arrays."""
-    return json.loads(_read(directory, step, {"meta": None})["meta"]["json"])
+    """What the run recorded beside its arrays: ``config``, ``fingerprint`` of the input, ``class_names``, ``sums``."""
+    meta = json.loads(_read(directory, step, {"meta": None})["meta"]["json"])
+    wanted = {"config": dict, "fingerprint": dict, "class_names": list, "sums": dict}
+    if not isinstance(meta, dict) or any(not isinstance(meta.get(name), kind) for name, kind in wanted.items()):
+        raise UserError(f"{directory / str(step)} has no record of this version; it must hold {', '.join(wanted)}.")
+    check_names(list(map(str, meta["class_names"])), directory / str(step))
+    return meta
 
 
 def load_collections(
@@ -149,7 +218,7 @@ def load_collections(
     late = state.averaged is not None and f"ema_{TAILORS}" in wanted
     if late:  # rows of the average that are behind are brought up to date from the weights
         wanted |= {"average": {"updated": state.averaged}, TAILORS: state.collections[TAILORS]}
-    loaded = _load(directory, step, wanted)
+    loaded = _load(directory, step, config, wanted)
     if late:
         loaded[f"ema_{TAILORS}"] = states.up_to_date(
             config, loaded[f"ema_{TAILORS}"], loaded, loaded["average"]["updated"], jnp.int32(step)
@@ -157,9 +226,9 @@ def load_collections(
     return {name: partition.overlay(loaded.get(name, {}), loaded.get(f"ema_{name}", {})) for name in names}
 
 
-def _load(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+def _load(directory: Path, step: int, config: Config, wanted: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
     """Read items after comparing every leaf with what the checkpoint says it holds: Orbax itself would cast a wrong
-    dtype silently and answers a wrong shape with a riddle."""
+    dtype silently and answers a wrong shape with a riddle. ``whole``: an item that is not wanted is refused too."""
     where = directory / str(step)
     present = _read_metadata(where)
     for item, tree in wanted.items():
@@ -168,7 +237,16 @@ def _load(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(present[item], Mapping):
             raise UserError(f"{where}/{item} cannot be read, it may be damaged.")
         partition.check_like(present[item], tree, f"{where}/{item}")
-    return _read(directory, step, jax.tree.map(_placed, wanted))
+    unknown = sorted(set(present) - set(wanted) - set(_BESIDE))
+    if whole and unknown:
+        raise UserError(f"{where} holds the collection '{unknown[0]}', which this model does not have.")
+    meta = read_meta(directory, step)
+    # Shapes alone would let another order of the groups pass.
+    if changed := differences(meta["config"], config):
+        raise UserError(f"{where} was trained with another config: {'; '.join(changed)}.")
+    loaded = _read(directory, step, jax.tree.map(_placed, wanted))
+    leaves.check(loaded, meta["sums"], str(where))
+    return loaded
 
 
 def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -197,7 +275,23 @@ def _read(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{where} cannot be read, it may be damaged: {_first_line(e)}.") from e
 
 
-def _first_line(e: BaseException) -> str:
+def _innermost(e: BaseException) -> BaseException:
     while (cause := e.__cause__ or e.__context__) is not None:  # Orbax buries what happened under what it tried
         e = cause
+    return e
+
+
+def _first_line(e: BaseException) -> str:
+    e = _innermost(e)
     return f"{type(e).__name__}: {str(e).strip()[:300]}".splitlines()[0].rstrip(".")
+
+
+def _cause(e: BaseException) -> str:
+    """Why the operating system refused, where it did."""
+    e = _innermost(e)
+    if isinstance(e, UserError):
+        return str(e).rstrip(".")
+    number = e.errno if isinstance(e, OSError) else None
+    if number is None and (found := re.search(r"os_error_code='(\d+)'", str(e))):  # TensorStore's errors
+        number = int(found[1])
+    return _first_line(e) if number is None else os.strerror(number)

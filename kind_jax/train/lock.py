@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kind_jax.errors import UserError
+from kind_jax.untrusted.text import printable
 
 FILE_NAME = ".lock"
 
-_held: set[int] = set()
+_held: dict[int, Path] = {}
 
 
 def _close_in_child() -> None:
@@ -27,7 +28,26 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 def _owner(descriptor: int) -> str:
     pid, _, host = os.pread(descriptor, 200, 0).decode(errors="replace").strip().partition(" ")
-    return f"process {pid} on {host}" if pid else "another process"
+    return printable(f"process {pid} on {host}", 80) if pid else "another process"
+
+
+def check_present(directory: Path) -> None:
+    """Before something is written: the folder is still the one that was locked; missing folders would be made anew.
+
+    Raises:
+      UserError: this process locked it, and it has been removed, moved or replaced since.
+    """
+    for descriptor, held in _held.items():
+        if held == directory:
+            try:
+                same = os.path.samestat(os.stat(directory / FILE_NAME), os.fstat(descriptor))
+            except OSError:
+                same = False
+            if not same:
+                raise UserError(
+                    f"The run directory {str(directory)!r} was removed, moved or replaced while the run was going on; "
+                    "put it back, and the same command continues from its last checkpoint."
+                )
 
 
 @contextlib.contextmanager
@@ -45,7 +65,7 @@ def run_lock(directory: str | Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as e:
-        raise UserError(f"The run directory {str(directory)!r} could not be locked: {e.strerror}.") from e
+        raise UserError(f"The directory {str(directory)!r} could not be locked: {e.strerror}.") from e
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
@@ -54,16 +74,16 @@ def run_lock(directory: str | Path) -> Iterator[None]:
         owner = _owner(descriptor)
         os.close(descriptor)
         raise UserError(
-            f"The run directory {str(directory)!r} is in use by {owner}, but only one process may write to it."
+            f"The directory {str(directory)!r} is in use by {owner}, but only one process may write to it."
         ) from e
     except OSError as e:
         os.close(descriptor)
-        raise UserError(f"The run directory {str(directory)!r} could not be locked: {e.strerror}.") from e
-    _held.add(descriptor)
+        raise UserError(f"The directory {str(directory)!r} could not be locked: {e.strerror}.") from e
+    _held[descriptor] = directory
     try:
         yield
     finally:
         if descriptor in _held:  # not so in a forked child that leaves the block: the lock is its parent's
-            _held.discard(descriptor)
+            del _held[descriptor]
             os.ftruncate(descriptor, 0)
             os.close(descriptor)

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
+from kind_jax import sealed
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_bytes
+from kind_jax.untrusted import documents
 
 FILE_NAME = "metrics.jsonl"
+_LIMIT = 1 << 30  # bytes, millions of lines
 
 # JSON has no such numbers; as strings they survive every parser, and a diverged run stays visible.
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -31,22 +34,23 @@ class MetricWriter(Protocol):
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    where = f"{str(path)!r}, line {number}: found {line[:80]!r}, but"
     try:
-        row = json.loads(line)
-        if not isinstance(row, dict) or not isinstance(row["step"], int):
-            raise ValueError("'step' is not a whole number")
-    except (ValueError, KeyError) as e:
-        raise UserError(f"{str(path)!r}, line {number}: found {line[:80]!r}, but it must be JSON with a 'step'.") from e
-    return {name: _SPECIAL.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
+        row = documents.parse(line, path)
+    except UserError as e:
+        raise UserError(f"{where} it must be JSON with a 'step'.") from e
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        raise UserError(f"{where} it must be JSON with a 'step'.")
+    row = {name: _SPECIAL.get(value, value) if isinstance(value, str) else value for name, value in row.items()}
+    if not all(type(value) in (int, float) for value in row.values()):
+        raise UserError(f"{where} every value must be a number.")
+    return row
 
 
 def _lines(path: Path) -> list[bytes]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
-    except OSError as e:
-        raise UserError(f"{str(path)!r} could not be read: {e.strerror}.") from e
+    content = sealed.read_small(path, _LIMIT)
     # A line without its newline was cut off by a kill: the writer ends each line in the same write.
     return content.split(b"\n")[:-1]
 

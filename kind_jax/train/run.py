@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 from kind_jax import config as configs
+from kind_jax import sealed
 from kind_jax.config import Config
+from kind_jax.config.run import LIMIT
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_text
 
 # Settings that change neither the weights nor the input stream: a resumed run may have others.
 _FREE = (
-    "data.path", "data.workers", "mesh.", "model.contraction", "model.remat", "model.scan_unroll", "sampler.",
-    "train.checkpoint_every", "train.keep", "train.log_every", "train.profile", "train.sample_every",
-    "train.tensorboard",
+    "data.path", "data.skip_bad", "data.workers", "mesh.", "model.contraction", "model.remat", "model.scan_unroll",
+    "sampler.", "train.checkpoint_every", "train.keep", "train.log_every", "train.profile", "train.sample_every",
+    "train.skip_nonfinite", "train.tensorboard", "train.verify",
 )  # fmt: skip
 
 
@@ -27,10 +29,10 @@ def check(directory: Path, config: Config) -> None:
     """
     saved = directory / "config.json"
     if saved.is_file():
-        differences = _differences(load_config(directory), config)
-        if differences:
+        changed = differences(json.loads(configs.to_json(load_config(directory))), config)
+        if changed:
             raise UserError(
-                f"{directory} belongs to a run with another config: {'; '.join(differences)}; "
+                f"{directory} belongs to a run with another config: {'; '.join(changed)}; "
                 "give this run another --workdir, or the saved settings."
             )
     elif directory.exists() and (not directory.is_dir() or any(p.name != ".lock" for p in directory.iterdir())):
@@ -49,19 +51,20 @@ def load_config(directory: Path) -> Config:
       UserError: ``directory`` is not a run, or its config is damaged.
     """
     path = directory / "config.json"
-    try:
-        return configs.from_json(path.read_bytes(), str(path))
-    except OSError as e:
-        raise UserError(f"{directory} is not a run: it has no readable config.json.") from e
+    if not path.is_file():
+        raise UserError(f"{directory} is not a run: it has no config.json.")
+    return configs.from_json(sealed.read_small(path, LIMIT), str(path))
 
 
-def _differences(old: Config, new: Config) -> list[str]:
-    before, now = _leaves(dataclasses.asdict(old)), _leaves(dataclasses.asdict(new))
-    free = _FREE + (("train.steps",) if new.optimizer.schedule == "constant" else ())
+def differences(saved: dict[str, Any], config: Config) -> list[str]:
+    """Settings of a saved config (as JSON values) that are others now and may not be, like ``train.batch was 8, now
+    16``."""
+    before, now = _leaves(saved), _leaves(json.loads(configs.to_json(config)))
+    free = _FREE + (("train.steps",) if config.optimizer.schedule == "constant" else ())
     return [
-        f"{name} was {before[name]!r}, now {now[name]!r}"
-        for name in before
-        if before[name] != now[name] and not name.startswith(free)
+        f"{name} was {before.get(name, 'absent')!r}, now {now.get(name, 'absent')!r}"
+        for name in {**before, **now}
+        if (name not in before or name not in now or before[name] != now[name]) and not name.startswith(free)
     ]
 
 

@@ -16,6 +16,18 @@ from kind_jax.train.freeze import moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 
 
+class Health(NamedTuple):
+    """Steps whose loss or gradient was not finite: they change no weight.
+
+    Attributes:
+      row: how many in a row, up to the last finished step.
+      skipped: how many in all.
+    """
+
+    row: Int[Array, ""]
+    skipped: Int[Array, ""]
+
+
 class TrainState(NamedTuple):
     """Weights, their moving average, optimizer state and the number of finished steps.
 
@@ -29,6 +41,7 @@ class TrainState(NamedTuple):
     ema: partition.Collections
     opt: Any
     step: Int[Array, ""]
+    health: Health
     averaged: Int[Array, " groups"] | None = None
 
 
@@ -38,7 +51,9 @@ def start(config: Config, collections: partition.Collections) -> TrainState:
     # A copy: the average must not share buffers with the weights, which the step donates.
     ema = jax.tree.map(jnp.copy, moving(config.optimizer, collections))
     since = None if rows.taken(config) is None else jnp.zeros(config.model.num_groups, jnp.int32)
-    return TrainState(collections, ema, tx.init(collections), jnp.zeros((), jnp.int32), since)
+    none = jnp.zeros((), jnp.int32)
+    # Copies: a donated buffer must not be donated twice.
+    return TrainState(collections, ema, tx.init(collections), none, Health(jnp.copy(none), jnp.copy(none)), since)
 
 
 def abstract(config: Config) -> TrainState:
@@ -76,7 +91,7 @@ def take(config: Config, state: TrainState, used: Int[Array, " R"]) -> TrainStat
     since = rows.take(state.averaged, used)
     if TAILORS in ema:
         ema[TAILORS] = up_to_date(config, ema[TAILORS], collections, since, state.step)
-    return TrainState(collections, ema, rows.take_moments(state.opt, used), state.step, since)
+    return TrainState(collections, ema, rows.take_moments(state.opt, used), state.step, state.health, since)
 
 
 def put(state: TrainState, used: Int[Array, " R"], new: TrainState) -> TrainState:
@@ -87,5 +102,6 @@ def put(state: TrainState, used: Int[Array, " R"], new: TrainState) -> TrainStat
         ema=rows.put_into(state.ema, used, new.ema),
         opt=rows.put_moments(state.opt, used, new.opt),
         step=new.step,
+        health=new.health,
         averaged=rows.put(state.averaged, used, jnp.broadcast_to(new.step, used.shape)),
     )

@@ -21,10 +21,10 @@ from kind_jax.train import rows
 from kind_jax.train import state as states
 from kind_jax.train.freeze import hold_null_row, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
-from kind_jax.train.state import TrainState
+from kind_jax.train.state import Health, TrainState
 
 Batch = dict[str, Any]
-Metrics = dict[str, Float[Array, ""]]
+Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
 
 
 class Draws(NamedTuple):
@@ -92,6 +92,22 @@ def gradients(
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
+def _judge(config: Config, health: Health, finite: Bool[Array, ""]) -> tuple[Bool[Array, ""], Bool[Array, ""], Health]:
+    """Whether a step counts, whether the run stands still, and its record.
+
+    The host reads metrics late. So that it finds everything as it was at the fault, a run that has met more non-finite
+    steps in a row than it may skip stands still from there on.
+    """
+    before = health.row > config.train.skip_nonfinite
+    row = jnp.where(before, health.row, jnp.where(finite, 0, health.row + 1))
+    skipped = health.skipped + jnp.where(before | finite, 0, 1)
+    return finite & ~before, row > config.train.skip_nonfinite, Health(row, skipped)
+
+
+def _either(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
 def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
     """Which groups some sample switches on."""
     on = jnp.broadcast_to(gate.weight, gate.index.shape) != 0
@@ -122,13 +138,19 @@ def make_step(
             present=present,
         )
         changes = moving(config.optimizer, cast(dict[str, Any], updates))
+        old = moving(config.optimizer, state.collections)
+        norm = optax.tree.norm(grads)
+        fine, stopped, health = _judge(config, state.health, jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm))
         # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
-        weights: Any = optax.apply_updates(moving(config.optimizer, state.collections), changes)
-        done = state.step + 1
-        keep = rows.decay(config.train.ema, done)
+        weights: Any = _either(fine, optax.apply_updates(old, changes), old)
+        opt = _either(fine, opt, state.opt)
+        done = state.step + jnp.where(stopped, 0, 1)
+        keep = jnp.where(stopped, 1, rows.decay(config.train.ema, done))
         ema = jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), state.ema, weights)
-        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
-        return TrainState(partition.overlay(state.collections, weights), ema, opt, done, state.averaged), metrics
+        metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
+        metrics |= {"nonfinite_row": health.row, "nonfinite_steps": health.skipped}
+        new = TrainState(partition.overlay(state.collections, weights), ema, opt, done, health, state.averaged)
+        return new, metrics
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         draws = draw(config, batch, state.step, seed)

@@ -7,11 +7,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from kind_jax import model, partition
 from kind_jax.config import Config
-from kind_jax.data.dataset import open_dataset
+from kind_jax.data.dataset import MemorySource, Source, open_dataset
+from kind_jax.data.folder import FolderSource
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
@@ -33,12 +34,17 @@ def _loss(config: Config, collections: partition.Collections, images: Float[Arra
     return jnp.mean(process.losses(output, images, noise, t)["loss"])
 
 
+def _labels(records: Source) -> Int32[np.ndarray, " N"]:
+    if isinstance(records, MemorySource | FolderSource):
+        return records.labels  # without decoding an image
+    chunks = (np.arange(i, min(i + 1024, len(records))) for i in range(0, len(records), 1024))
+    return np.concatenate([records.gather(chunk)["label"] for chunk in chunks])
+
+
 def nearest_groups(config: Config, source: Bundle) -> list[int]:
     """For each group of ``config``, the source's bank row with the lowest denoising loss on images of that group."""
     records = open_dataset(config.data, "train").source
-    labels = np.concatenate([records.gather(np.arange(i, min(i + 1024, len(records))))["label"]
-                             for i in range(0, len(records), 1024)])  # fmt: skip
-    group = np.array(config.model.group_of_class)[labels]
+    group = np.array(config.model.group_of_class)[_labels(records)]
     weights = jax.device_put(source.collections)
     nearest = []
     for wanted in range(config.model.num_groups):

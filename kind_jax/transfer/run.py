@@ -13,6 +13,7 @@ from kind_jax.deploy.identity import fingerprint
 from kind_jax.train import state as states
 from kind_jax.train.freeze import moving
 from kind_jax.train.loop import Summary, train
+from kind_jax.train.resume import Resume
 from kind_jax.transfer.plan import plan
 from kind_jax.transfer.start import start
 
@@ -49,7 +50,9 @@ def footprint(config: Config) -> Footprint:
     )
 
 
-def transfer(source: Bundle, config: Config, directory: Path, *, stop_after: int | None = None) -> Summary:
+def transfer(
+    source: Bundle, config: Config, directory: Path, *, stop_after: int | None = None, resume: Resume = "auto"
+) -> Summary:
     """Train ``config`` from ``source``'s weights as ``config.transfer`` says, or continue that run in ``directory``.
 
     Args:
@@ -57,12 +60,13 @@ def transfer(source: Bundle, config: Config, directory: Path, *, stop_after: int
       config: of the target: its data, steps, rates, and a model of the source's shape with the target's classes.
       directory: the run's folder, see :func:`kind_jax.train.loop.train`.
       stop_after: stop after this step.
+      resume: whether a run in ``directory`` is continued.
 
     Raises:
       UserError: a setting differs from the source's, or anything that the trainer refuses.
     """
     complete = prepare(source, config)
-    return train(complete, directory, stop_after=stop_after, initial=lambda: start(complete, source))
+    return train(complete, directory, stop_after=stop_after, resume=resume, initial=lambda: start(complete, source))
 
 
 def prepare(source: Bundle, config: Config) -> Config:

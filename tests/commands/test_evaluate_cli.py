@@ -1,6 +1,7 @@
 """kind-jax evaluate, as a user meets it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from kind_jax import sampling
 from kind_jax.cli import main
 from kind_jax.deploy import artifact
 from kind_jax.evaluate import judge_train
+from kind_jax.train.lock import run_lock
 
 CONFIG = tiny.change(tiny.CONFIG, sampler={"steps": 2})
 
@@ -158,6 +160,46 @@ def test_mistakes_are_refused_before_anything_is_done(mistake, art, tmp_path, mo
     assert main(["evaluate", str(art), "--out", "new", *args]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_reference_begins_nothing(art, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sampling, "draw", None)
+    monkeypatch.setattr(judge_train, "fit", None)
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(8), sigma=np.eye(8))
+    np.savez(tmp_path / "colour.npz", arr_0=np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3))
+    np.savez(tmp_path / "large.npz", arr_0=np.zeros((2, 16, 16, 3), np.uint8))
+    (tmp_path / "bomb.npz").write_bytes(b"PK\x05\x06" + bytes(18))
+    for name, message in (
+        ("statistics", "with statistics of Inception, but the extractor is judge"),
+        ("colour", "with images in colour, but the model draws grey ones"),
+        ("large", "with images of 16 x 16 pixels, but the model draws 8 x 8"),
+        ("bomb", "neither images (arr_0) nor statistics"),
+    ):
+        args = ["--count", "50", "--out", str(tmp_path / "out"), "--reference", str(tmp_path / f"{name}.npz")]
+        assert main(["evaluate", str(art), *args]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_two_evaluations_do_not_share_a_folder(art, out, tmp_path, monkeypatch, capsys):
+    """A killed one leaves a lock, unfinished files, perhaps a judge: they do not stop the next, and are swept away."""
+    folder, args = tmp_path / "out", ["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]
+    folder.mkdir()
+    (folder / ".settings.json.0123456789ab.tmp").write_text("{")
+    (folder / "judge.safetensors").write_bytes((out / "judge.safetensors").read_bytes())
+    monkeypatch.setattr(judge_train, "fit", None)
+    with run_lock(folder):
+        assert main([*args, "--out", str(folder)]) == 2
+    assert "is in use by" in capsys.readouterr().err
+    assert (folder / ".settings.json.0123456789ab.tmp").exists()  # it is the other's
+    (folder / "shards").mkdir()
+    shutil.copy(out / "settings.json", folder)
+    shutil.copy(out / "shards" / "00000.npz", folder / "shards")
+    (folder / "shards" / ".00000.npz.0123456789ab.tmp").write_text("PK")
+    monkeypatch.setattr(sampling, "draw", None)
+    assert main([*args, "--out", str(folder)]) == 0
+    assert read(folder)["metrics"] == read(out)["metrics"]
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_a_finished_evaluation_is_not_mixed_with_another(art, out, monkeypatch, capsys):

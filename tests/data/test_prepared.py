@@ -145,6 +145,60 @@ def test_a_damaged_folder_is_named_and_left_alone(digits_copy, damage, reason):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def _piped(folder):
+    (folder / "label.labels.txt").unlink()
+    os.mkfifo(folder / "label.labels.txt")
+
+
+def _elsewhere(folder):
+    records = _records(folder)
+    records.rename(folder.parent / records.name)
+    records.symlink_to(folder.parent / records.name)
+
+
+def _template(to):
+    old = '"filepathTemplate": "{DATASET}-{SPLIT}'
+    return lambda folder: _edit(folder, "dataset_info.json", old, f'"filepathTemplate": "{to}/{{DATASET}}-{{SPLIT}}')
+
+
+def _in(folder, old, new):
+    _edit(folder, "features.json", old, new)
+
+
+_TENSOR = '"pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor",'
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (_piped, "label.labels.txt is not a file"),
+        (_elsewhere, "digits-train.* is a link to another place"),
+        (_template(".."), "dataset_info.json leads to .* which is not a file in the folder"),
+        (_template("/tmp"), "dataset_info.json leads to .* which is not a file in the folder"),
+        (lambda folder: os.truncate(folder / "features.json", 1 << 40), "features.json has more than"),
+        (lambda folder: os.truncate(folder / "label.labels.txt", 1 << 40), "label.labels.txt has more than"),
+        (lambda folder: (folder / "features.json").write_text("[" * 10**5), "nested too deeply"),
+        (lambda folder: (folder / "dataset_info.json").write_text("[" * 10**5), "nested too deeply"),
+        (lambda folder: _in(folder, _TENSOR, _TENSOR * 2), "has the key 'pythonClassName' twice"),
+        (lambda folder: _in(folder, "core.features.tensor_feature", "testing"), "the foreign class"),
+        (lambda folder: _in(folder, "core.features.tensor_feature", "core.features.x.y"), "the foreign class"),
+        (lambda folder: _in(folder, _TENSOR, '"type": "os.path",'), r"older form \('type'\)"),
+        (lambda folder: _in(folder, _TENSOR, '"proto_cls": "os.path",'), "older form"),
+        (lambda folder: _in(folder, '"tensor": {', '"jsonFeature": {"json": "{}"}, "tensor": {'), "older form"),
+        (lambda folder: (folder / "label.labels.txt").write_text("0\n1\n2\n3\n4\n5\n6\n7\n8\n\x1b[2J\n"), "class name"),
+    ],
+)
+def test_a_strangers_folder_is_refused(digits_copy, harm, reason):
+    root, folder = digits_copy
+    harm(folder)
+    modules = set(sys.modules)
+    with pytest.raises(UserError, match=reason) as error:
+        open_dataset(DataConfig(path=str(root)), "train")
+    assert str(folder) in str(error.value)
+    assert str(error.value).isprintable()
+    assert not {name for name in set(sys.modules) - modules if name.startswith("tensorflow_datasets.testing")}
+
+
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name"])
 def test_features_json_cannot_import_foreign_code(digits_copy, tmp_path, monkeypatch, key):
     root, folder = digits_copy

@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 import tiny
 
-from kind_jax import model, partition
+from kind_jax import model, partition, sealed
 from kind_jax.config import FactorConfig
 from kind_jax.deploy import anatomy
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
@@ -29,7 +29,7 @@ def bundle_of(config, seed=0) -> Bundle:
     return Bundle(
         config=config,
         collections=jax.tree.map(lambda a: np.asarray(a) + np.float32(0.01), model.init(config.model, seed)),
-        groups=tuple(range(config.model.num_groups)) if config.model.factor.projections else (),
+        groups=tuple(range(config.model.num_groups)),
         class_names=tuple(f"name {c}" for c in range(config.model.num_classes)),
         weights="ema",
         step=7,
@@ -111,15 +111,16 @@ def rewrite(directory: Path, change) -> None:
     change(tensors)
     data = safetensors.numpy.save(tensors)
     (directory / name).write_bytes(data)
-    manifest = json.loads((directory / "kind.json").read_text())
-    manifest["files"][name] |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    (directory / "kind.json").write_text(json.dumps(manifest))
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    edit(directory, lambda m: m["files"][name].update(entry))
 
 
 def edit(directory: Path, change) -> None:
+    """Change the manifest and seal it again."""
     manifest = json.loads((directory / "kind.json").read_text())
+    del manifest["sha256"]
     change(manifest)
-    (directory / "kind.json").write_text(json.dumps(manifest))
+    sealed.write(directory / "kind.json", manifest)
 
 
 DAMAGE = {
@@ -147,9 +148,17 @@ DAMAGE = {
         lambda d: rewrite(d, lambda t: t.update({"final/linear/wings": np.zeros(3, np.float32)})),
         "holds the array 'final/linear/wings'",
     ),
-    "not JSON": (lambda d: (d / "kind.json").write_text("{"), "kind.json is damaged or not a manifest: the file"),
+    "not JSON": (lambda d: (d / "kind.json").write_text("{"), "kind.json is damaged or was changed by hand"),
+    "a flipped bit in the manifest": (lambda d: flip(d / "kind.json"), "kind.json is damaged or was changed by hand"),
+    "an older format": (
+        lambda d: (d / "kind.json").write_text('{\n "format": 1,\n "kind_jax": "0.1"}'),
+        "kind.json was written by an older version .* must be exported again",
+    ),
     "unknown field": (lambda d: edit(d, lambda m: m.update(colour="red")), "kind.json is damaged.*colour"),
-    "future format": (lambda d: edit(d, lambda m: m.update(format=2)), "kind.json is damaged.*format"),
+    "future format": (
+        lambda d: edit(d, lambda m: m.update(format=3)),
+        "kind.json is .*of another version: format is 3",
+    ),
     "foreign group": (lambda d: edit(d, lambda m: m["groups"].append(3)), "lists group 3, but its config has 3 groups"),
     "path traversal": (
         lambda d: edit(d, lambda m: m["files"].update({"../secret": m["files"]["params.safetensors"]})),
@@ -157,13 +166,13 @@ DAMAGE = {
     ),
     "other depth": (
         lambda d: edit(d, lambda m: m["config"]["model"].update(depth=3)),
-        r"has shape \(2,.*but this model needs \(3,",
+        r"lists 'learngenes.safetensors', against its own config, which needs at least 2628 numbers in it, not 1752",
     ),
     "too few names": (lambda d: edit(d, lambda m: m["class_names"].pop()), "names 4 classes, but its config has 5"),
     "a group twice": (lambda d: edit(d, lambda m: m["groups"].append(1)), "lists a group twice"),
     "other arrays listed": (
         lambda d: edit(d, lambda m: m["files"]["params.safetensors"]["arrays"].popitem()),
-        "params.safetensors holds other arrays than kind.json lists",
+        r"lists other arrays of 'params.safetensors' than its own config needs: 'time_embed/out/kernel' is absent",
     ),
     "impossible config": (
         lambda d: edit(d, lambda m: m["config"]["model"].update(heads=5)),

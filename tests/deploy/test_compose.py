@@ -277,13 +277,11 @@ def test_guidance_of_a_folded_model():
 
 def test_a_dense_model_serves_every_class_from_its_artifact(tmp_path):
     dense = bundle_of(tiny.change(CONFIG, model={"factor": FactorConfig(projections=())}))
-    for groups in (dense.groups, ()):  # as written now, and as it once was
-        folder = tmp_path / str(len(groups))
-        export(dataclasses.replace(dense, groups=groups), folder)
-        found = open_bundle(folder)
-        assert found.groups == (0, 1, 2)
-        labels = np.arange(5, dtype=np.int32)
-        chex.assert_trees_all_close(found.sample(labels, seed=0), dense.sample(labels, seed=0), atol=1e-6)
+    export(dense, tmp_path / "dense")
+    found = open_bundle(tmp_path / "dense")
+    assert found.groups == (0, 1, 2)
+    labels = np.arange(5, dtype=np.int32)
+    chex.assert_trees_all_close(found.sample(labels, seed=0), dense.sample(labels, seed=0), atol=1e-6)
     # Its weights have no components as they are, but their decomposition has.
     whole = compose(dense, classes=(0, 2, 4)).after
     small = compose(dense, classes=(0, 2, 4), max_params=int(0.8 * whole.parameters))

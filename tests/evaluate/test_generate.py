@@ -84,7 +84,7 @@ def test_an_interrupted_run_continues_with_the_missing_shards(straight, tmp_path
     assert len(drawn) == 5
 
     again.path(1).write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"00001\.npz is damaged: .*delete it to draw its images again"):
+    with pytest.raises(UserError, match=r"00001\.npz .*is damaged: .*delete it to draw its images again"):
         pixels(again)
     again.path(1).write_bytes(again.path(0).read_bytes())
     with pytest.raises(UserError, match=r"holds other images than settings\.json says"):
@@ -179,7 +179,7 @@ def test_reference_files_are_checked(tmp_path):
         ({"mu": np.zeros(4), "sigma": eye}, r"mu is \[4\] and its sigma is \[3, 3\]"),
         ({"mu": np.zeros(3)}, "its sigma is absent"),
         ({"mu": np.zeros(3), "sigma": eye * np.nan}, "not finite"),
-        ({"arr_0": np.array([{}], dtype=object)}, r"must be a \.npz file of plain arrays"),
+        ({"arr_0": np.array([{}], dtype=object)}, r"is not an \.npz file of plain arrays"),
     ]
     for arrays, message in cases:
         np.savez(path, **arrays)
@@ -187,5 +187,5 @@ def test_reference_files_are_checked(tmp_path):
             adm.read_batch(path)
     np.save(tmp_path / "array.npy", eye)
     for other in ("array.npy", "absent.npz"):
-        with pytest.raises(UserError, match=f"--reference is '.*{other}'"):
+        with pytest.raises(UserError, match=f"--reference.*{other}"):
             adm.read_batch(tmp_path / other)

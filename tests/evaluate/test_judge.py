@@ -67,7 +67,7 @@ def test_same_seed_same_judge_and_cache_only_serves_the_same_training(digits, tm
     cached = train_judge(train, labels, 10, seed=4, steps=5, cache=path)
     assert np.array_equal(cached.features(test), other.features(test))
     path.write_bytes(b"junk")
-    with pytest.raises(UserError, match="could not be read"):
+    with pytest.raises(UserError, match="is not a"):
         train_judge(train, labels, 10, seed=4, steps=5, cache=path)
 
 
@@ -100,7 +100,7 @@ def test_file_round_trip_and_strict_checks(judge, digits, tmp_path):
         with pytest.raises(UserError, match=match):
             Judge.load(path)
     path.write_bytes(b"junk")
-    with pytest.raises(UserError, match="could not be read"):
+    with pytest.raises(UserError, match="is not a"):
         Judge.load(path)
     with pytest.raises(UserError, match="no such file"):
         Judge.load(tmp_path / "nope")

@@ -1,6 +1,8 @@
 """Several hosts: two real processes train, one is killed, both start again, and nothing shows in the losses."""
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,11 +13,15 @@ import numpy as np
 import pytest
 
 from kind_jax.errors import UserError
-from kind_jax.train import checkpoint, hosts
+from kind_jax.train import hosts
+from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.train.metrics import read_metrics
+from kind_jax.train.watch import BEAT
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
+SILENCE = 8  # seconds; less than users have, so that the tests are quick
+ENDING = 6  # seconds that a process may take to end, on a busy machine
 
 CONFIG = f"""
 import tiny
@@ -33,11 +39,13 @@ def get_config():
 """
 
 # Digits with 40 labels: a data set of more classes than digits has, made in the process that trains.
-MAIN = """
+MAIN = f"""
 import dataclasses, sys, time
 import numpy as np
 from kind_jax.data import dataset
-from kind_jax.train import loop
+from kind_jax.train import loop, watch
+
+watch.SILENCE = {SILENCE}
 
 def relabelled(config, split):
     found = dataset.open_dataset(config, split)
@@ -55,6 +63,37 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+# What hosts do besides training, in little time.
+PARTS = f"""
+import sys, time
+from pathlib import Path
+from kind_jax.errors import UserError
+from kind_jax.train import hosts, watch
+
+watch.SILENCE, hosts._VISIBLE, hosts._JOIN = {SILENCE}, 0.5, int(sys.argv[3])
+what, folder = sys.argv[1], Path(sys.argv[2])
+hosts.join()
+with watch.one_fate():
+    hosts.barrier("begun")
+    print("begun", flush=True)
+    if what == "folders":
+        with hosts.locked(folder / "same"):
+            hosts.shared(folder / "same")
+            print("shared")
+        own = folder / ("first" if hosts.is_first() else "second")
+        try:
+            with hosts.locked(own):
+                hosts.shared(own)
+        except UserError as e:
+            print(e)
+        if not hosts.is_first():
+            raise UserError("the disk of this host is full.")
+    if what == "folders" or not hosts.is_first():
+        hosts.barrier("the other one does not come")
+    time.sleep(100)
+"""
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -62,6 +101,11 @@ def free_port():
 
 
 def start(folder, run, devices, *more, processes=1, index=0, port=0):
+    arguments = ["train", "--config", folder / "config.py", "--workdir", run, *more]
+    return spawn(folder / "main.py", arguments, devices, processes=processes, index=index, port=port)
+
+
+def spawn(script, arguments, devices, *, processes=1, index=0, port=0):
     environment = os.environ | {
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax-tests"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -73,8 +117,8 @@ def start(folder, run, devices, *more, processes=1, index=0, port=0):
             "JAX_PROCESS_ID": str(index),
         }
     return subprocess.Popen(
-        [sys.executable, folder / "main.py", "train", "--config", folder / "config.py", "--workdir", run, *more],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, script, *arguments], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
@@ -89,6 +133,10 @@ def two(folder, run, *more):
     return [start(folder, run, 4, *more, processes=2, index=i, port=port) for i in (0, 1)]
 
 
+def saved(run):
+    return sorted(int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit())
+
+
 def losses(run):
     return {m["step"]: m["loss"] for m in read_metrics(run / "metrics.jsonl")}
 
@@ -100,19 +148,33 @@ def test_two_processes_train_as_one_and_survive_the_loss_of_one(tmp_path):
     finish(start(tmp_path, alone, 8))
 
     first, second = two(tmp_path, both, "--slow")
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 250
     while 5 not in losses(both) and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.05)
-    while not checkpoint.steps(both / "checkpoints") and time.monotonic() < deadline and first.poll() is None:
+    while not saved(both) and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.05)
-    second.kill()  # a host is lost; the scheduler ends the others and starts all again
+    assert saved(both)
+    second.kill()
+    killed = time.monotonic()
+    said = first.communicate(timeout=60)[0]
+    took = time.monotonic() - killed
     second.communicate()
-    first.kill()
-    said = first.communicate()[0]
-    assert checkpoint.steps(both / "checkpoints"), said
+    assert first.returncode == EXIT_RESTARTABLE, said
+    assert re.search(rf"error: process 1 of 2 \(host .+\) is lost: nothing was heard for {SILENCE} s\. .*same", said)
+    assert "Traceback" not in said
+    assert "stack trace" not in said
+    assert took < SILENCE + ENDING
     assert STEPS not in losses(both)
 
-    said = finish(*two(tmp_path, both, "--stop-after", str(STEPS - 2)))
+    first, second = two(tmp_path, both, "--slow")  # the same command, and this time one host is asked to stop
+    while 6 not in losses(both) and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGTERM)
+    said = [p.communicate(timeout=200)[0] for p in (first, second)]
+    assert [first.returncode, second.returncode] == [EXIT_RESTARTABLE] * 2, "\n".join(said)
+    stopped = max(losses(both))
+    assert saved(both)[-1] == stopped < STEPS
+    assert f"saved step {stopped}" in said[0]
     assert "resuming" in said[0]
     assert "resuming" not in said[1]  # only the first host speaks
     assert "stopped at step" not in said[1]
@@ -145,6 +207,53 @@ def test_a_folder_that_is_taken_is_refused_by_every_process(tmp_path):
         holder.communicate()
 
 
+def parts(folder, what):
+    (folder / "parts.py").write_text(PARTS)
+    port = free_port()
+    return [spawn(folder / "parts.py", [what, folder, "60"], 1, processes=2, index=i, port=port) for i in (0, 1)]
+
+
+def test_a_folder_that_is_not_shared_and_an_error_of_one_host_reach_every_process(tmp_path):
+    first, second = parts(tmp_path, "folders")
+    said = [p.communicate(timeout=100)[0] for p in (first, second)]
+    for text in said:
+        assert "shared\n" in text
+        assert "is not the same folder on all hosts (process 1 does not see the lock of process 0)" in text
+        assert "Traceback" not in text
+    assert "error: the disk of this host is full.\n" in said[1]
+    assert re.search(r"error: process 1 of 2 \(host .*\) stopped, .*: the disk of this host is full\.\n", said[0])
+    assert [first.returncode, second.returncode] == [2, 2]
+
+
+def test_the_loss_of_the_first_process_ends_the_others_without_a_stack_trace(tmp_path):
+    first, second = parts(tmp_path, "wait")
+    assert second.stdout is not None
+    while "begun" not in second.stdout.readline():
+        assert second.poll() is None
+    time.sleep(2 * BEAT)
+    first.kill()
+    killed = time.monotonic()
+    said = second.communicate(timeout=60)[0]
+    took = time.monotonic() - killed
+    first.communicate()
+    assert second.returncode == EXIT_RESTARTABLE, said
+    assert re.search(r"error: process 0 of 2 \(host .*\) is lost: it closed its connection, and was last heard", said)
+    assert "same command" in said
+    assert "Traceback" not in said
+    assert "stack trace" not in said
+    assert took < ENDING  # not even the silence has to be waited for
+
+
+def test_a_process_whose_others_do_not_come_says_so(tmp_path):
+    (tmp_path / "parts.py").write_text(PARTS)
+    port = free_port()
+    process = spawn(tmp_path / "parts.py", ["wait", tmp_path, "1"], 1, processes=2, index=1, port=port)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == EXIT_RESTARTABLE, said
+    assert f"did not come within 1 s; the first one was expected at 127.0.0.1:{port}." in said
+    assert "stack trace" not in said
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -171,14 +280,32 @@ def test_half_a_set_up_is_refused(environment, monkeypatch):
         ({"SLURM_STEP_NUM_TASKS": "16"}, True),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0", "KIND_JAX_SINGLE_HOST": "1"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0", "KIND_JAX_SINGLE_HOST": "0"}, True),
         ({"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}, True),
     ],
     ids=str,
 )
 def test_hosts_are_looked_for_only_where_several_are_announced(environment, many, monkeypatch):
     calls = []
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: calls.append(given))
+    monkeypatch.setattr(hosts, "_initialize", lambda *given: calls.append(given))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     hosts.join()
     assert bool(calls) == many
+
+
+def test_being_a_run_of_its_own_is_said_with_0_or_1(monkeypatch):
+    monkeypatch.setenv("KIND_JAX_SINGLE_HOST", "yes")
+    with pytest.raises(UserError, match=r"KIND_JAX_SINGLE_HOST is 'yes', but it must be 1 .* or 0\."):
+        hosts.join()
+
+
+def test_who_cannot_join_is_told_how_to_go_on_alone(monkeypatch):
+    def refuse(*given, **more):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", refuse)
+    with pytest.raises(UserError, match=r"could not be joined: coordinator_.* defined; .*KIND_JAX_SINGLE_HOST=1\."):
+        hosts.join()

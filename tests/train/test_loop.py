@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import chex
 import jax
@@ -17,7 +16,7 @@ from kind_jax.data import pipeline
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
-from kind_jax.train import checkpoint
+from kind_jax.train import checkpoint, history
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
 from kind_jax.train.loop import train
@@ -37,7 +36,7 @@ def input_at(position):
 def everything(directory, step):
     """All arrays of a checkpoint and the position of its input."""
     data = input_at(0)
-    state = Checkpoints(directory / "checkpoints", 3).restore(step, states.abstract(CONFIG), data)
+    state = Checkpoints(directory / "checkpoints", 3).restore(CONFIG, step, states.abstract(CONFIG), data)
     return jax.device_get(state), data.get_state()
 
 
@@ -67,7 +66,7 @@ def test_what_a_run_leaves(whole_run):
     assert load_config(whole_run) == CONFIG
     assert {p.name for p in (whole_run / "samples").iterdir()} == {"step_0000020.png", "step_0000040.png"}
     assert [m["step"] for m in read_metrics(whole_run / "metrics.jsonl")] == [10, 20, 30, 40]
-    assert checkpoint.steps(whole_run / "checkpoints") == [40]
+    assert history.steps(whole_run / "checkpoints") == [40]
     items = {p.name for p in (whole_run / "checkpoints" / "40").iterdir() if p.is_dir()}
     collections = {"learngenes", "tailors", "params"}
     assert items == collections | {f"ema_{c}" for c in collections} | {"optimizer", "data", "meta"}
@@ -79,7 +78,7 @@ def test_any_collection_loads_alone(whole_run, tmp_path, name):
     copy = tmp_path / "40"
     shutil.copytree(whole_run / "checkpoints" / "40", copy)
     for item in copy.iterdir():
-        if item.is_dir() and item.name != name:
+        if item.is_dir() and item.name not in (name, "meta"):
             shutil.rmtree(item)
     loaded = checkpoint.load_collections(tmp_path, 40, CONFIG, [name], weights="raw")
     state, _ = everything(whole_run, 40)
@@ -94,36 +93,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(whole_run):
     more = tiny.change(CONFIG, model={"factor": {"projections": ("qkv", "mlp_out", "o")}})
     with pytest.raises(UserError, match="lacks the array 'blocks/attention/o/s'"):
         checkpoint.load_collections(directory, 40, more, ["learngenes"])
-
-
-def test_a_damaged_checkpoint_is_one_sentence(whole_run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(whole_run, copy)
-    for file in (copy / "checkpoints" / "40" / "ema_params").rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[:10])
-    with pytest.raises(UserError, match=r"checkpoints/40.*"):
-        open_bundle(copy)
-
-
-def test_an_empty_step_folder_is_refused_before_anything_is_written(whole_run, tmp_path):
-    """Skipping it silently would start over, or let it push a good checkpoint out."""
-    copy = Path(shutil.copytree(whole_run, tmp_path / "run"))
-    (copy / "checkpoints" / "9999").mkdir()
-    for use in (lambda: train(tiny.change(CONFIG, train={"steps": 50}), copy), lambda: open_bundle(copy)):
-        with pytest.raises(UserError, match=r"checkpoints/9999 is not a whole checkpoint \(it lacks 'params'\)"):
-            use()
-    assert load_config(copy) == CONFIG
-    assert {p.name for p in (copy / "checkpoints").iterdir()} == {"40", "9999"}
-
-
-def test_a_diverged_model_is_not_saved(tmp_path):
-    wild = tiny.change(
-        CONFIG, optimizer={"learning_rate": 1e30}, train={"steps": 8, "checkpoint_every": 4, "sample_every": 0}
-    )
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 4, so nothing was saved"):
-        train(wild, tmp_path / "wild")
-    assert checkpoint.steps(tmp_path / "wild" / "checkpoints") == []
 
 
 def test_fewer_steps_than_done_are_refused(whole_run):
@@ -150,7 +119,7 @@ def test_another_input_pipeline_is_refused(whole_run, tmp_path):
     meta = checkpoint.read_meta(directory, 40)
     meta["fingerprint"]["dataset"]["version"] = "0.9.0"
     store = Checkpoints(directory, 3)
-    store.save(jax.tree.map(jax.numpy.asarray, state), input_at(40), meta)
+    store.save(CONFIG, jax.tree.map(jax.numpy.asarray, state), input_at(40), meta)
     store.close()
     with pytest.raises(UserError, match=r"another input pipeline:.*version was '?0.9.0"):
         train(tiny.change(CONFIG, train={"steps": 50}), copy)

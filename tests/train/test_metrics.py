@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import sys
 import types
 
@@ -63,6 +64,30 @@ def test_a_foreign_line_is_named_and_nothing_is_lost(tmp_path, line):
     with pytest.raises(UserError, match=r"metrics\.jsonl.*line 2"):
         JsonLinesWriter(path)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"step": true}', b'{"step": 1.0}', b'{"step": 1, "step": 2}', b'{"step": NaN}', b"[" * 100_000, b"9" * 5000,
+        b"\xff\xfe", bytes(40), b"", b'{"step": 1, "loss": [1]}', b'{"step": 1, "loss": "low"}',
+        b'{"step": 1, "loss": null}',
+    ],
+)  # fmt: skip
+def test_damage_in_the_middle_is_named_and_at_the_end_is_a_kill(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 5}\n' + line + b'\n{"step": 6, "loss": "nan"}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl', line 2: found"):
+        read_metrics(path)
+    path.write_bytes(b'{"step": 5}\n' + line)
+    assert read_metrics(path) == [{"step": 5}]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    for use in (read_metrics, JsonLinesWriter):
+        with pytest.raises(UserError, match="is not a file"):
+            use(tmp_path / "metrics.jsonl")
 
 
 def test_full_disk_is_a_user_error():

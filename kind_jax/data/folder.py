@@ -1,0 +1,231 @@
+"""Folders of image files, one folder a class: listed at once, decoded when asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+
+from kind_jax.data.bad import check_share, read_around
+from kind_jax.data.decode import LIMIT, BadImage, decode, to_float
+from kind_jax.errors import UserError
+from kind_jax.sealed import read_small
+from kind_jax.untrusted.text import check_names
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
+# Describes a record for the fingerprint: change it whenever the pixels or the choice of records change.
+READING = (
+    "paths in order; convert, centre crop as ADM; of unreadable files, a set in memory leaves them out, a larger one "
+    "takes the next readable one"
+)
+_THREADS = 16  # network file systems answer many questions at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FolderSource:
+    """Image files, decoded when they are asked for.
+
+    Attributes:
+      folder: of the split.
+      names: paths below it, one after another: a million ``Path`` would take a quarter of a gigabyte in each worker.
+      ends: where each path ends in ``names``.
+      labels: class of each file.
+      size, channels: of the images, after the crop.
+    """
+
+    folder: Path
+    names: bytes
+    ends: Int64[np.ndarray, " N"]
+    labels: Int32[np.ndarray, " N"]
+    size: int
+    channels: Literal[1, 3]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        batch = self.gather([operator.index(index)])
+        return {"image": batch["image"][0], "label": batch["label"][0]}
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """Several records; ``bad`` [B] has the index of each file that could not be read and was replaced, else -1."""
+        rows, bad = read_around(indices, len(self), lambda index: (self.read(index), self.labels[index]))
+        images, labels = zip(*rows, strict=True)
+        return {"image": to_float(np.stack(images)), "label": np.asarray(labels, np.int32), "bad": bad}
+
+    def path(self, index: int) -> Path:
+        """The file of a record."""
+        begin = self.ends[index - 1] if index else 0
+        return self.folder / os.fsdecode(self.names[begin : self.ends[index]])
+
+    def read(self, index: int) -> UInt8[np.ndarray, "S S C"]:
+        """The pixels of one file.
+
+        Raises:
+          BadImage: it cannot be read.
+        """
+        path = self.path(index)
+        try:
+            data = read_small(path, LIMIT)
+        except UserError as e:
+            raise BadImage(f"it{str(e).removeprefix(str(path)).removesuffix('.')}") from e
+        return decode(data, self.size, self.channels)
+
+    def explain(self, index: int) -> str:
+        """The file of a record and why it cannot be read."""
+        try:
+            self.read(index)
+        except BadImage as e:
+            return f"{self.path(index)}: {e}"
+        return f"{self.path(index)}: it could not be read a moment ago, but now it can"
+
+    def decode_all(self, limit: float) -> tuple[UInt8[np.ndarray, "N S S C"], Int32[np.ndarray, " N"], list[str]]:
+        """The pixels and labels of all files that can be read, and a line about each that cannot.
+
+        Raises:
+          UserError: the share that cannot be read exceeds ``limit``, which is ``data.skip_bad``; or none can.
+        """
+        images, keep, bad = [], [], []
+
+        def attempt(index: int) -> np.ndarray | BadImage:
+            try:
+                return self.read(index)
+            except BadImage as e:
+                return e
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(self), 1024):
+                block = range(start, min(start + 1024, len(self)))
+                for index, found in zip(block, pool.map(attempt, block), strict=True):
+                    if isinstance(found, BadImage):
+                        bad.append(f"{self.path(index)}: {found}")
+                        check_share(len(bad), len(self), limit, lambda: bad[-1])
+                    else:
+                        images.append(found)
+                        keep.append(index)
+        if not images:
+            raise UserError(f"{str(self.folder)!r} has no image that can be read; the last one: {bad[-1]}.")
+        return np.stack(images), self.labels[keep], bad
+
+
+def find_split(path: str | None, split: str) -> tuple[Path, tuple[str, ...]]:
+    """The folder of a split, and the classes of the data set: the names of the folders in ``train``, sorted.
+
+    Raises:
+      UserError: ``data.path`` is not a folder with ``train`` and what is asked for, or classes do not fit.
+    """
+    wanted = "a local folder that holds train/ and test/ or val/, each with one folder of images a class"
+    if path is None or "://" in path or not (root := Path(path).expanduser()).is_dir():
+        raise UserError(f"data.path is {path!r}, but for data.source 'folder' it must be {wanted}.")
+    if not (root / "train").is_dir():
+        raise UserError(f"data.path is {path!r}, where there is no train/, but it must be {wanted}.")
+    classes = _class_folders(root / "train")
+    if split == "train":
+        return root / "train", classes
+    folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if folder is None:
+        raise UserError(f"data.path is {path!r}, where there is neither test/ nor val/, but it must be {wanted}.")
+    unknown = sorted(set(_class_folders(folder)) - set(classes))
+    if unknown:
+        raise UserError(
+            f"{str(folder)!r} has the class {unknown[0]!r}, but every class must be one of the {len(classes)} in "
+            f"{str(root / 'train')!r}."
+        )
+    return folder, classes
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as e:
+        raise UserError(f"{str(folder)!r} cannot be listed: {e.strerror}.") from e
+    if not names:
+        raise UserError(f"{str(folder)!r} has no folder, but it must have one for each class.")
+    check_names(names, folder)  # they go to terminals and into shared models
+    return tuple(names)
+
+
+def list_files(
+    folder: Path, classes: Sequence[tuple[str, int]], size: int, channels: Literal[1, 3]
+) -> tuple[FolderSource, str]:
+    """List the image files of some classes, in folders below theirs too, without opening any.
+
+    Args:
+      folder: of the split.
+      classes: name of the folder and label of each, in the order in which they are numbered; one that is absent has no
+        files, as a test split may lack classes.
+      size, channels: of the images to be made of them.
+
+    Returns:
+      The source, and the SHA-256 of all paths below ``folder`` and sizes in bytes.
+
+    Raises:
+      UserError: a folder cannot be listed, or a class has no image.
+    """
+    digest = hashlib.sha256()
+    names, lengths, counts = [], [], []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda one: _class_files(folder, one[0]), classes)
+        for (name, _), files in zip(classes, found, strict=True):
+            if files is not None and not files:
+                raise UserError(f"The class {name!r} in {str(folder)!r} has no file that ends in {' '.join(SUFFIXES)}.")
+            files = files or []
+            digest.update(b"".join(b"%s\0%d\n" % file for file in files))
+            names.append(b"".join(path for path, _ in files))
+            lengths += [len(path) for path, _ in files]
+            counts.append(len(files))
+    source = FolderSource(
+        folder=folder,
+        names=b"".join(names),
+        ends=np.cumsum(lengths, dtype=np.int64),
+        labels=np.repeat(np.asarray([label for _, label in classes], np.int32), counts),
+        size=size,
+        channels=channels,
+    )
+    return source, digest.hexdigest()
+
+
+def _class_files(folder: Path, name: str) -> list[tuple[bytes, int]] | None:
+    """Path and size of each image file of a class, sorted; None where there is no folder."""
+    if not (folder / name).is_dir():
+        return None
+    return sorted(_walk(os.fsencode(folder), os.fsencode(name), ()))
+
+
+def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, int]]:
+    """Image files in a folder and all folders in it; bytes, as names of files need not be text."""
+    here = os.path.join(root, below)
+    try:
+        status = os.stat(here)
+        me = status.st_dev, status.st_ino
+        if me in above:
+            raise UserError(f"{os.fsdecode(here)!r} is a link to a folder that it is in.")
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith(b"."):
+                    continue
+                path = os.path.join(below, entry.name)
+                if entry.is_dir():
+                    yield from _walk(root, path, (*above, me))
+                elif entry.name.lower().endswith(_SUFFIXES):
+                    yield path, _bytes_of(entry)
+    except OSError as e:
+        raise UserError(f"{os.fsdecode(here)!r} cannot be listed: {e.strerror}.") from e
+
+
+def _bytes_of(entry: os.DirEntry[bytes]) -> int:
+    """Size of a file; of a link that leads nowhere 0: it is a record that cannot be read."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0

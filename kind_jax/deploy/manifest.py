@@ -1,0 +1,270 @@
+"""kind.json: what the manifest of an artifact says, and whether it may be believed.
+
+A stranger may have written it. So it is compared with its own config and with the sizes of the files before anything of
+the size that it speaks of is computed or allocated, and a name in it is never used as a path: the files that may exist
+follow from the config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import pydantic
+
+from kind_jax import model, partition, sealed
+from kind_jax.config import Config
+from kind_jax.deploy.record import Composition
+from kind_jax.errors import UserError
+from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.untrusted import documents
+from kind_jax.untrusted.tensors import HEADER_LIMIT
+from kind_jax.untrusted.text import check_names, printable
+
+MANIFEST = "kind.json"
+FORMAT = 2
+_STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArrayInfo:
+    """Shape and dtype of one array of a file."""
+
+    __pydantic_config__ = _STRICT
+    shape: tuple[pydantic.NonNegativeInt, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """Content of one file."""
+
+    __pydantic_config__ = _STRICT
+    sha256: str
+    bytes: pydantic.NonNegativeInt
+    arrays: dict[str, ArrayInfo]
+
+    @property
+    def elements(self) -> int:
+        """Numbers in all arrays."""
+        return sum(math.prod(array.shape) for array in self.arrays.values())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """kind.json.
+
+    Attributes:
+      groups: the groups that are served, whether their tailors are files or folded into the weights.
+      files: every file beside the manifest, by its path relative to it.
+      composition: how the model was composed; None for one as it was trained.
+    """
+
+    __pydantic_config__ = _STRICT
+    format: Literal[2]
+    kind_jax: str
+    config: Config
+    class_names: tuple[str, ...]
+    groups: tuple[int, ...]
+    weights: Literal["ema", "raw"]
+    step: pydantic.NonNegativeInt
+    files: dict[str, FileInfo]
+    composition: Composition | None = None
+
+
+_ADAPTER = pydantic.TypeAdapter(Manifest)
+
+
+def group_file(group: int) -> str:
+    return f"{TAILORS}/{group}.safetensors"
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON values."""
+    return _ADAPTER.dump_python(manifest, mode="json")
+
+
+def shapes_of(config: Config) -> dict[str, Any]:
+    """Collections as shapes and dtypes, where ``tailors`` are those of one group."""
+    shapes = dict(model.definition(config.model)[1])
+    shapes[TAILORS] = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes[TAILORS])
+    return shapes
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest, checked against itself and against what lies in the folder.
+
+    Tailor files may be absent (a device fetches only what it serves); every other file must be there, and nothing may
+    be there that the manifest does not list. No file but the manifest is opened.
+
+    Raises:
+      UserError: naming the file and what is wrong with it.
+    """
+    path = directory / MANIFEST
+    _refuse_link(path)
+    manifest = _parse(path)
+    _check_itself(manifest, path)
+    _check_files(manifest, directory)
+    _check_arrays(manifest, path)
+    # A path on somebody else's machine says nothing on this one, where data would be written to it.
+    return dataclasses.replace(manifest, config=without_path(manifest.config))
+
+
+def without_path(config: Config) -> Config:
+    """``config`` without the folder that prepared data sets were kept in; images of the user's own stay named."""
+    if config.data.source == "folder":
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link, but an artifact is plain files; copy the artifact with cp -rL.")
+
+
+def _parse(path: Path) -> Manifest:
+    data = sealed.read_small(path)
+    try:
+        text = sealed.opened(data, path)
+    except UserError:
+        if re.match(rb'\s*\{\s*"format"\s*:\s*1\s*,', data[:100]):
+            raise UserError(
+                f"{path} was written by an older version of kind-jax (format 1, but this version reads {FORMAT}), so "
+                "the model must be exported again."
+            ) from None
+        raise
+    found = documents.parse(text, path)
+    if isinstance(found, dict) and found.get("format") != FORMAT:
+        known = printable(found.get("format"), 20)
+        raise UserError(f"{path} is damaged or of another version: format is {known}, but it must be {FORMAT}.")
+    try:
+        return _ADAPTER.validate_json(text)
+    except pydantic.ValidationError as e:
+        first = e.errors()[0]
+        field = printable(".".join(str(part) for part in first["loc"])) or "the file"
+        reason = printable(first.get("ctx", {}).get("error", first["msg"]), 600)
+        raise UserError(f"{path} is damaged or not a manifest: {field}: {reason.rstrip('.')}.") from e
+
+
+def _check_itself(manifest: Manifest, path: Path) -> None:
+    known, named, groups = manifest.config.model.num_classes, len(manifest.class_names), manifest.groups
+    if named != known:
+        raise UserError(f"{path} names {named} classes, but its config has {known}.")
+    check_names(manifest.class_names, path)
+    if len(set(groups)) != len(groups):
+        raise UserError(f"{path} lists a group twice in {printable(list(groups))}.")
+    group_of_class = manifest.config.model.group_of_class
+    number = manifest.config.model.num_groups
+    for group in groups:
+        if not 0 <= group < number:
+            raise UserError(f"{path} lists group {group}, but its config has {number} groups.")
+    if not groups:
+        raise UserError(f"{path} lists no groups, but a model serves at least one.")
+    if (composition := manifest.composition) is not None:
+        for c in composition.classes:
+            if not 0 <= c < known:
+                raise UserError(f"{path} was composed for class {c}, but its config has {known} classes.")
+        composed = {group_of_class[c] for c in composition.classes}
+        if not set(groups) <= composed:
+            raise UserError(
+                f"{path} lists the groups {printable(list(groups))}, but was composed of {printable(sorted(composed))}."
+            )
+        for text in (composition.source, *(kept.name for kept in composition.weights)):
+            if not (text.isprintable() and len(text) <= 100):
+                raise UserError(f"{path} is damaged: its composition has the name '{printable(text, 40)}'.")
+
+
+def _check_files(manifest: Manifest, directory: Path) -> None:
+    """The files are those listed, plain ones, of the sizes listed; files of tailors may be absent."""
+    names = {f"{LEARNGENES}.safetensors", f"{PARAMS}.safetensors"} | {group_file(g) for g in manifest.groups}
+    path = directory / MANIFEST
+    for name, info in manifest.files.items():
+        if name not in names:
+            raise UserError(f"{path} lists '{printable(name)}', against its own config.")
+        if not _SHA256.match(info.sha256):
+            raise UserError(f"{path} is damaged: the sha256 of '{name}' is not one.")
+    found = _scan(directory)
+    for extra in sorted(set(found) - set(manifest.files) - {MANIFEST}):
+        raise UserError(f"{directory} holds '{printable(extra)}', which its {MANIFEST} does not list; remove it.")
+    for name, info in manifest.files.items():
+        if name in found:
+            if found[name] != info.bytes:
+                raise UserError(f"{directory / name} has {found[name]} bytes, but {MANIFEST} says {info.bytes}.")
+        elif not name.startswith(f"{TAILORS}/"):
+            raise UserError(f"{directory / name} is missing; {MANIFEST} lists it.")
+
+
+def _scan(directory: Path) -> dict[str, int]:
+    """Sizes of all files by path; folders other than that of the tailors count as files."""
+    found: dict[str, int] = {}
+    for prefix, folder in (("", directory), (f"{TAILORS}/", directory / TAILORS)):
+        if prefix and not os.path.lexists(folder):
+            continue
+        _refuse_link(folder)
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as e:
+            raise UserError(f"{folder} cannot be read: {e.strerror}.") from e
+        for entry in entries:
+            name, path = f"{prefix}{entry.name}", folder / entry.name
+            if name == TAILORS:
+                continue
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                _refuse_link(path)
+            elif not stat.S_ISREG(status.st_mode) and (name == MANIFEST or name.endswith(".safetensors")):
+                raise UserError(f"{path} is not a file.")
+            found[name] = status.st_size
+    return found
+
+
+def _check_arrays(manifest: Manifest, path: Path) -> None:
+    """The arrays listed are those that the config needs, and the files have room for them and little else."""
+    for name, info in manifest.files.items():
+        # All dtypes of a model have four bytes, which the comparison with the config makes sure of.
+        room = info.bytes - 4 * info.elements
+        if not 0 <= room <= HEADER_LIMIT + 8:
+            raise UserError(f"{path} is damaged: '{name}' has {info.bytes} bytes for {info.elements} numbers.")
+    config = manifest.config.model
+    shared, dense, own = config.block_parameters
+    for name, least in (
+        (f"{LEARNGENES}.safetensors", shared),
+        (f"{PARAMS}.safetensors", dense + config.depth * config.width),  # and as many biases at least
+        *((group_file(g), own // config.num_groups) for g in manifest.groups),
+    ):
+        listed = manifest.files[name].elements if name in manifest.files else 0
+        if least > listed:
+            verb = "lists" if name in manifest.files else "does not list"
+            raise UserError(
+                f"{path} {verb} '{name}', against its own config, which needs at least {least} numbers in it, not "
+                f"{listed}."
+            )
+    shapes = shapes_of(manifest.config)
+    needed = {name: _infos(shapes[name]) for name in partition.COLLECTIONS}
+    files = {f"{name}.safetensors": needed[name] for name in (LEARNGENES, PARAMS)}
+    files |= {group_file(g): needed[TAILORS] for g in manifest.groups}
+    for name, arrays in files.items():
+        listed = manifest.files[name].arrays if name in manifest.files else {}
+        if listed == arrays and (name in manifest.files) == bool(arrays):
+            continue
+        odd = min((k for k in listed.keys() | arrays.keys() if listed.get(k) != arrays.get(k)), default="")
+        raise UserError(
+            f"{path} lists other arrays of '{name}' than its own config needs: '{printable(odd, 100)}' is "
+            f"{_say(listed.get(odd))}, but must be {_say(arrays.get(odd))}."
+        )
+
+
+def _infos(tree: Any) -> dict[str, ArrayInfo]:
+    leaves = partition.flatten(tree).items()
+    return {name: ArrayInfo(shape=tuple(leaf.shape), dtype=leaf.dtype.name) for name, leaf in leaves}
+
+
+def _say(info: ArrayInfo | None) -> str:
+    return "absent" if info is None else printable(f"{info.dtype}{list(info.shape)}", 100)

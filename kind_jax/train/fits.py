@@ -1,0 +1,85 @@
+"""Whether a run fits its data and its machine, found out before anything large is made."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from kind_jax.config import Config
+from kind_jax.data.dataset import Dataset
+from kind_jax.errors import UserError
+from kind_jax.train import sharding
+from kind_jax.train.state import TrainState
+
+
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Refuse a model that is not made for the images or the classes of a data set.
+
+    Raises:
+      UserError: naming the settings, what the model has and what the data set has.
+    """
+    shape = (config.model.size, config.model.size, config.model.channels)
+    source = f"data.source {config.data.source!r}"
+    if dataset.image_shape != shape:
+        how = " (data.size and data.channels)" if config.data.source == "folder" else ""
+        raise UserError(
+            f"model.size and model.channels make images {shape}, but {source} has {dataset.image_shape}{how}."
+        )
+    settings = config.model
+    if settings.num_classes > 1 and not (
+        settings.label_embedding or any(form.tailors for form in settings.forms.values())
+    ):
+        raise UserError(
+            "model.label_embedding is False, but it must be True where no weight has tailors: nothing would tell the "
+            f"model which of its {settings.num_classes} classes to draw."
+        )
+    if config.model.num_classes != len(dataset.class_names):
+        raise UserError(
+            f"model.num_classes is {config.model.num_classes}, but {source} with the chosen data.classes has "
+            f"{len(dataset.class_names)} classes."
+        )
+
+
+def check_memory(config: Config, shapes: TrainState, mesh: Mesh) -> None:
+    """Refuse a run whose state and batch alone, without a single activation, are larger than the memory.
+
+    Raises:
+      UserError: naming both sizes.
+    """
+    state = jax.tree.map(_share, shapes, sharding.shard_like(shapes, mesh))
+    gradients = sum(jax.tree.leaves(jax.tree.map(_share, shapes.ema, sharding.shard_like(shapes, mesh).ema)))
+    images = config.train.batch * config.model.size**2 * config.model.channels * 4
+    # Images and noise on the devices, and the batch once more on the host.
+    devices = mesh.size // jax.process_count()
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    needed = sum(jax.tree.leaves(state)) + gradients + 2 * images // ways
+    memory = _memory(mesh)
+    on_host = mesh.devices.flat[0].platform == "cpu"  # whose devices share the memory of the machine
+    needed = needed * devices + images if on_host else needed
+    if needed > memory:
+        where = "this machine" if on_host else "every device"
+        raise UserError(
+            f"the state and one batch take {_size(needed)}, but {where} has {_size(memory)}: lower model.width, "
+            "model.depth, model.num_classes or train.batch, or split the model over more devices with mesh.fsdp."
+        )
+
+
+def _share(leaf: Any, where: jax.sharding.NamedSharding) -> int:
+    return math.prod(where.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _memory(mesh: Mesh) -> int:
+    """Bytes of one device, or of the machine."""
+    device = mesh.local_devices[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats.get("bytes_limit", 1 << 62)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count < 1e12 else f"{count / 1e12:,.1f} TB"

@@ -1,0 +1,125 @@
+"""Where a run begins: at step 0, or at the newest checkpoint that is whole, undamaged and of this very run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from kind_jax import model, partition
+from kind_jax.config import Config
+from kind_jax.data import pipeline
+from kind_jax.errors import UserError
+from kind_jax.train import history, hosts
+from kind_jax.train import state as states
+from kind_jax.train.checkpoint import Checkpoints, read_meta
+from kind_jax.train.history import Found, Verification
+from kind_jax.train.state import TrainState
+
+Resume = Literal["auto", "never", "always"]
+"""``auto`` continues a run if there is one, ``never`` refuses to, ``always`` refuses to begin a new one."""
+
+
+def choose(directory: Path, resume: Resume, verify: history.Verify) -> Found:
+    """The checkpoint to continue from, the same on every host.
+
+    Raises:
+      UserError: there are checkpoints but no good one, or ``resume`` does not allow what there is.
+    """
+
+    def look() -> str:
+        found = history.latest_good(directory / "checkpoints", verify=verify)
+        if resume == "always" and found.step is None:
+            raise UserError(f"--resume is 'always', but {directory} holds no checkpoint to continue from.")
+        if resume == "never" and found.step is not None:
+            raise UserError(f"--resume is 'never', but {directory} holds a run with a checkpoint of step {found.step}.")
+        return json.dumps(dataclasses.asdict(found))
+
+    told = json.loads(hosts.from_first(look))
+    return Found(**{**told, "refused": tuple(told["refused"])})
+
+
+def set_aside_refused(directory: Path, found: Found) -> list[str]:
+    """Rename checkpoints newer than the chosen one, which were refused; returns a sentence about each."""
+    newer = [n for n in history.steps(directory / "checkpoints") if found.step is not None and n > found.step]
+    if not hosts.is_first():
+        return []
+    moved = [history.set_aside(directory / "checkpoints", n) for n in reversed(newer)]
+    return [f"{reason} It is now {path.name}." for reason, path in zip(found.refused, moved, strict=True)]
+
+
+def verification(directory: Path, found: Found) -> Verification | None:
+    """The check of a chosen checkpoint's content where it was put off, on the first host."""
+    if found.step is None or found.verified or not hosts.is_first():
+        return None
+    return Verification(directory / "checkpoints" / str(found.step))
+
+
+def begun(config: Config, weights: partition.Collections, shardings: TrainState) -> TrainState:
+    """The state of step 0."""
+    # From the host, where every process has the same: arrays of one device cannot go to others' devices.
+    placed = jax.device_put(jax.tree.map(np.asarray, weights), shardings.collections)
+    return jax.jit(functools.partial(states.start, config), out_shardings=shardings)(placed)
+
+
+def restore(
+    config: Config,
+    checkpoints: Checkpoints,
+    found: Found,
+    shardings: TrainState,
+    data: Any,
+    fingerprint: dict[str, Any],
+) -> tuple[TrainState, Found]:
+    """The state of the chosen checkpoint; ``data`` continues from there.
+
+    A checkpoint that was to be verified later may turn out to be so damaged that it cannot be loaded: then it is
+    verified now, and the one before it taken, which is returned too.
+
+    Raises:
+      UserError: the checkpoint does not fit, or belongs to another input pipeline.
+    """
+    assert found.step is not None
+    try:
+        return _restore(config, checkpoints, found.step, shardings, data, fingerprint), found
+    except UserError:
+        if found.verified or jax.process_count() > 1:  # of several hosts, the others may have loaded their parts
+            raise
+    found = choose(checkpoints.directory.parent, "auto", "before")
+    assert found.step is not None
+    return _restore(config, checkpoints, found.step, shardings, data, fingerprint), found
+
+
+def _restore(
+    config: Config, checkpoints: Checkpoints, step: int, shardings: TrainState, data: Any, fingerprint: dict[str, Any]
+) -> TrainState:
+    difference = pipeline.describe_difference(read_meta(checkpoints.directory, step)["fingerprint"], fingerprint)
+    if difference:
+        raise UserError(f"{checkpoints.directory / str(step)} was trained on another input pipeline: {difference}.")
+    placed = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        states.abstract(config),
+        shardings,
+    )
+    return checkpoints.restore(config, step, placed, data)
+
+
+def first_weights(config: Config, initial: Callable[[], partition.Collections] | None) -> partition.Collections:
+    """What step 0 starts from: ``initial``'s weights, or random ones.
+
+    Raises:
+      UserError: the config is of a transfer, but there is nothing to transfer from.
+    """
+    if initial is not None:
+        return initial()
+    if config.transfer.method != "none":
+        raise UserError(
+            f"transfer.method is {config.transfer.method!r}, so the run starts from another model: use "
+            "kind-jax transfer."
+        )
+    return model.init(config.model, config.train.seed)
