@@ -6,13 +6,14 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench
 RUN ?= runs/digits
 ARGS ?=
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo test test-all lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed bench
+	study-compose-speed bench chaos
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -23,10 +24,10 @@ demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a 
 	$(BIN)/kind-jax report $(RUN)
 
 test: $(STAMP)  ## the tests, on CPU
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: $(STAMP)  ## the tests and their slow variants: every mesh shape
-	$(BIN)/python -m pytest -n 2 -m '' $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m '' $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
@@ -61,6 +62,9 @@ study-compose-speed: $(STAMP)  ## how fast composed models sample, against a pla
 
 bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench ARGS='--only layer,classes'
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+chaos: $(STAMP)  ## kill -9, flipped bits, mutated files, full disks, lost hosts: make chaos ARGS='--only kills'
+	JAX_PLATFORMS=cpu $(BIN)/python -m chaos $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=...")'

@@ -6,10 +6,12 @@ import importlib
 import logging
 import os
 import sys
+import unicodedata
 
 from kind_jax import __version__
 from kind_jax.errors import UserError
 from kind_jax.host import keep_memory
+from kind_jax.untrusted.text import printable
 
 VERBS = {
     "train": "train a model, or continue a run",
@@ -52,22 +54,33 @@ def main(args: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"kind-jax {__version__}")
         return 0
+    strange = next((a for a in args if any(unicodedata.category(c) == "Cc" for c in a)), None)
+    if strange is not None:  # messages of the parser would pass them on to the terminal
+        return _refused(f"the argument {strange!r:.200} has control characters, but it must have none.")
     if args[0] not in VERBS:
-        print(f"error: the verb is {args[0]!r}, but it must be one of {', '.join(VERBS)}.", file=sys.stderr)
-        return 2
+        return _refused(f"the verb is {args[0]!r:.200}, but it must be one of {', '.join(VERBS)}.")
     _quiet()
     keep_memory()
     try:
         return _run(args[0], args[1:])
     except UserError as e:
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
-        return 2
+        return _refused(str(e))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:  # a path that no check foresaw: too long, a loop of links, in a folder that is not ours
+        if e.filename is None:
+            raise
+        return _refused(f"{os.fsdecode(e.filename)!r:.200} cannot be used: {e.strerror}.")
+
+
+def _refused(sentence: str) -> int:
+    """Say in one line, without commands to the terminal, what the user can mend; returns the exit code."""
+    print(f"error: {printable(' '.join(sentence.split()), 2000)}", file=sys.stderr)
+    return 2
 
 
 def _run(verb: str, args: list[str]) -> int:

@@ -14,10 +14,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of the time. The command-line tests run without this, as users do.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # small programs are most of them
 
 # Every annotated shape in the package is checked at run time, in tests only.
 install_import_hook("kind_jax", "beartype.beartype")
+
+
+# A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.
+LONGEST = (
+    "train/test_hosts.py", "commands/test_cli.py", "train/test_step.py", "train/test_loop.py",
+    "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py", "deploy/test_compose.py",
+    "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    order = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)

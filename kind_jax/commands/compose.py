@@ -51,7 +51,8 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, compose and write; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax compose")
-    check_png(parsed.plot, "--plot")
+    plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_composition.png"
+    check_png(plot, "--plot")  # it is written last, when the artifact is there
     classes = parse_classes(parsed.classes) or ()
     bounds = {"max_params": _amount("--max-params", parsed.max_params)}
     bounds["max_flops"] = _amount("--max-flops", parsed.max_flops)
@@ -69,7 +70,6 @@ def run(args: list[str]) -> int:
         importance=_importance(bundle, classes) if parsed.criterion == "loss" else None,
     )  # fmt: skip
     export(composed.bundle, parsed.out, replace=parsed.replace)
-    plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_composition.png"
     atomic_write_bytes(plot, composition_bars(composed.record))
     _show(composed, parsed.source)
     names = ", ".join(bundle.class_names[c] for c in classes)

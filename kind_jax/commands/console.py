@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,16 +20,18 @@ def parse_classes(text: str | None) -> tuple[int, ...] | None:
     """
     if text is None:
         return None
+    shown = f"{text!r:.200}"
     classes: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise UserError(f"--classes is {text!r}, but it must be class numbers like 3,7 or 0-4,9.")
-        if dash and int(last) - int(first) >= 1_000_000:
-            raise UserError(f"--classes is {text!r}, which names more classes than any model has.")
+        numbers = (first, last) if dash else (first,)
+        if not all(n.isdecimal() and len(n) <= 100 for n in numbers) or int(numbers[-1]) < int(first):
+            raise UserError(f"--classes is {shown}, but it must be class numbers like 3,7 or 0-4,9.")
+        if int(numbers[-1]) - int(first) >= 1_000_000:
+            raise UserError(f"--classes is {shown}, which names more classes than any model has.")
         classes += range(int(first), int(last) + 1) if dash else [int(first)]
     if len(set(classes)) != len(classes):
-        raise UserError(f"--classes is {text!r}, but it must name each class once.")
+        raise UserError(f"--classes is {shown}, but it must name each class once.")
     return tuple(classes)
 
 
@@ -46,6 +49,18 @@ def check_png(out: Path | None, option: str = "--out") -> None:
     """Refuse a picture's path that does not end in .png, before any work is done."""
     if out is not None and out.suffix.lower() != ".png":
         raise UserError(f"{option} is {str(out)!r}, but it must end in .png.")
+    check_file(out, option)
+
+
+def check_file(out: Path | None, option: str = "--out") -> None:
+    """Refuse a file that could not be written, before any work is done."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise UserError(f"{option} is {str(out)!r}, which is a folder, but it must be a file.")
+    parent = next(p for p in out.absolute().parents if os.path.lexists(p))  # the missing ones will be made
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{option} is {str(out)!r}, but {str(parent)!r} is no folder that can be written to.")
 
 
 def say_paths(headline: str, paths: Mapping[str, Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kind_jax.commands.console import option, say_paths, table
+from kind_jax.commands.console import check_file, option, say_paths, table
 from kind_jax.config import Config, load_file
 from kind_jax.errors import UserError
 
@@ -47,8 +47,7 @@ def run(args: list[str]) -> int:
         raise UserError(
             "--config is missing, but it must name a Python file with get_config(), like configs/dit_xl2.py."
         )
-    if parsed.out is not None and parsed.out.is_dir():
-        raise UserError(f"--out is {str(parsed.out)!r}, which is a folder, but it must be a JSON file.")
+    check_file(parsed.out)
 
     from kind_jax.files import atomic_write_text
     from kind_jax.plan import chips, estimate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kind_jax.commands.console import say_paths
+from kind_jax.commands.console import check_file, say_paths
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,14 +41,18 @@ def run(args: list[str]) -> int:
         raise UserError(f"{str(parsed.source)!r} is not a run: it has no config.json.")
     if parsed.count < 100:
         raise UserError(f"--count is {parsed.count}, but distances need 100 samples or more.")
+    if not 0 <= parsed.seed < 2**32:
+        raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
+    check_file(parsed.out)
 
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.files import atomic_write_text
     from kind_jax.report import render_report
 
     bundle = open_bundle(parsed.source)
+    loss = _loss(parsed.source)  # may refuse the metrics, so before the work
     summary, quality = _quality(bundle, parsed)
-    sections = [_loss(parsed.source), *_grids(bundle, parsed.seed), quality, *_anatomy(bundle)]
+    sections = [loss, *_grids(bundle, parsed.seed), quality, *_anatomy(bundle)]
     out = parsed.out or parsed.source / "report.html"
     title = f"{parsed.source.name}: step {bundle.step}"
     atomic_write_text(out, render_report(title, summary, [s for s in sections if s is not None]))

@@ -11,6 +11,8 @@ import tyro
 from kind_jax.commands.console import check_png, parse_classes, say_paths
 from kind_jax.errors import UserError
 
+_MOST_ROWS = 10_000  # of one picture; evaluate draws more
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -39,8 +41,9 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, draw, and write the grid; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax sample")
-    if parsed.rows < 1:
-        raise UserError(f"--rows is {parsed.rows}, but it must be 1 or more.")
+    if not 1 <= parsed.rows <= _MOST_ROWS:
+        wanted = "1 or more" if parsed.rows < 1 else f"at most {_MOST_ROWS}"
+        raise UserError(f"--rows is {parsed.rows}, but it must be {wanted}.")
     if not 0 <= parsed.seed < 2**32:
         raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
     check_png(parsed.out)

@@ -112,10 +112,14 @@ def load_file(path: str | Path) -> Config:
         config = module.get_config()
     except UserError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # a script that ends the process would pass for a success
         raise UserError(f"--config is {str(path)!r}, but running it failed: {type(e).__name__}: {e}.") from e
     if not isinstance(config, Config):
         raise UserError(
             f"--config is {str(path)!r}, but its get_config() returned {type(config).__name__}, not Config."
         )
-    return config
+    try:
+        text = _ADAPTER.dump_json(config, warnings=False)
+    except ValueError as e:
+        raise UserError(f"--config is {str(path)!r}, but its settings cannot be saved: {e}.") from e
+    return from_json(text, str(path))  # Python checks no types: what would not be read back is refused now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from kind_jax.config.check import STRICT, require
@@ -71,8 +72,9 @@ class CollectionConfig:
 
     def __post_init__(self) -> None:
         require(self.freeze or not self.thaw, "optimizer.*.thaw", self.thaw, "empty where freeze is False")
-        require(self.learning_rate >= 0, "optimizer.*.learning_rate", self.learning_rate, "0 or more")
-        require(self.weight_decay >= 0, "optimizer.*.weight_decay", self.weight_decay, "0 or more")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"optimizer.*.{name}", value, "0 or more, and finite")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,9 @@ class OptimizerConfig:
         require(self.warmup >= 0, "optimizer.warmup", self.warmup, "0 or more")
         require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
-        require(self.eps > 0, "optimizer.eps", self.eps, "positive")
-        require(self.clip is None or self.clip > 0, "optimizer.clip", self.clip, "positive")
+        require(0 < self.eps < math.inf, "optimizer.eps", self.eps, "positive and finite")
+        bounded = self.clip is None or 0 < self.clip < math.inf
+        require(bounded, "optimizer.clip", self.clip, "positive and finite; None does not clip")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

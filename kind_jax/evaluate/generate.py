@@ -29,6 +29,9 @@ from kind_jax.train.sharding import batch_sharding, make_mesh, replicated
 BATCH = 256
 SHARD_BATCHES = 4
 
+# Far beyond any evaluation, but no number that is typed by mistake asks for what no machine has.
+_MOST, _MOST_BATCH = 10_000_000, 65_536
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
@@ -47,9 +50,11 @@ class Plan:
     batch: int = BATCH
 
     def __post_init__(self) -> None:
-        for name in ("count", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}, but it must be 1 or more.")
+        for name, most in (("count", _MOST), ("batch", _MOST_BATCH)):
+            value = getattr(self, name)
+            if not 1 <= value <= most:
+                wanted = "1 or more" if value < 1 else f"at most {most}"
+                raise UserError(f"--{name} is {value}, but it must be {wanted}.")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed is {self.seed}, but it must be between 0 and {2**32 - 1}.")
         config = self.bundle.config

@@ -108,7 +108,7 @@ class Checkpoints:
 
     def _check_writable(self, step: int) -> None:
         """Before Orbax begins: where it cannot even make a folder, its threads wait for one for ten minutes."""
-        probe = self.directory / f"{step}.saving-probe"
+        probe = self.directory / f"{step}.saving-probe-{jax.process_index()}"
         try:
             probe.write_bytes(b"0" * 4096)
             probe.unlink()

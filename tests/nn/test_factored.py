@@ -1,6 +1,7 @@
 """Factored layers: initialisation, gating, gradients, and their dense counterpart."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -114,8 +115,18 @@ SMALL = ModelConfig(
 
 def randomised(config: ModelConfig):
     """Weights with nothing zero, so that every path through the model carries signal."""
-    keys = iter(jax.random.split(jax.random.key(1), 200))
-    return jax.tree.map(lambda a: 0.3 * jax.random.normal(next(keys), a.shape), model.definition(config)[1])
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda a: jnp.asarray(0.3 * rng.standard_normal(a.shape, np.float32)), model.definition(config)[1]
+    )
+
+
+_apply = jax.jit(model.apply, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(config, weights, x, t, labels, gate):
+    return jax.grad(lambda w: jnp.sum(model.apply(config, w, x, t, labels, gate) ** 2))(weights)
 
 
 @pytest.mark.parametrize("null", ["learngenes", "keep"])
@@ -124,13 +135,8 @@ def test_foreign_tailors_get_exactly_zero_gradient(null):
     labels = jnp.array([1, 3, 1, 0])
     dropped = jnp.array([False, False, False, True])
     x, t = jax.random.normal(jax.random.key(2), (4, 8, 8, 1)), jnp.array([10.0, 500.0, 900.0, 100.0])
-
-    @jax.jit
-    def gradient(weights):
-        gate = model.class_gate(config)(labels, dropped)
-        return jax.grad(lambda w: jnp.sum(model.apply(config, w, x, t, labels, gate) ** 2))(weights)
-
-    grads = gradient(randomised(config))
+    # Only the gate knows what is null, so that both share a compiled program.
+    grads = _gradient(SMALL, randomised(SMALL), x, t, labels, model.class_gate(config)(labels, dropped))
     on = {1, 3} | ({0} if null == "keep" else set())
     for leaf in jax.tree.leaves(grads["tailors"]):
         for group in range(GROUPS):
@@ -140,18 +146,15 @@ def test_foreign_tailors_get_exactly_zero_gradient(null):
 
 def test_the_bank_may_be_larger_than_the_batch():
     """Only the rows in use are walked over; values and gradients are those of the whole bank."""
-    config = dataclasses.replace(SMALL, num_classes=12)
+    factor = dataclasses.replace(SMALL.factor, projections=("mlp_in", "adaln"))  # of tokens, and of the conditioning
+    config = dataclasses.replace(SMALL, num_classes=12, factor=factor)
     weights = randomised(config)
     x, t, labels = jax.random.normal(jax.random.key(2), (3, 8, 8, 1)), jnp.full(3, 300.0), jnp.array([7, 2, 7])
     gate = model.class_gate(config)(labels, jnp.zeros(3, bool))
     rows = jnp.array([2, 7])
     small = {**weights, "tailors": jax.tree.map(lambda a: a[rows], weights["tailors"])}
     few = gates.one_group(jnp.array([1, 0, 1]))
-
-    def total(w, g):
-        return jnp.sum(model.apply(config, w, x, t, labels, g) ** 2)
-
-    whole, part = jax.grad(total)(weights, gate), jax.grad(total)(small, few)
+    whole, part = (_gradient(config, w, x, t, labels, g) for w, g in ((weights, gate), (small, few)))
     chex.assert_trees_all_close(
         jax.tree.map(lambda a: a[rows], whole["tailors"]), part["tailors"], rtol=1e-4, atol=1e-5
     )
@@ -159,7 +162,7 @@ def test_the_bank_may_be_larger_than_the_batch():
 
 def test_separate_projections_equal_the_fused_one():
     fused = dataclasses.replace(SMALL, factor=FactorConfig(projections=()))
-    weights = randomised(fused)
+    weights = jax.tree.map(np.asarray, randomised(fused))
     split = dataclasses.replace(fused, factor=FactorConfig(projections=("q", "k", "v"), learngenes=16, tailors=1))
     params = weights["params"]
     qkv = params["blocks"]["attention"]["qkv"]
@@ -168,12 +171,12 @@ def test_separate_projections_equal_the_fused_one():
     for i, name in enumerate("qkv"):
         cut = slice(i * 16, (i + 1) * 16)
         attention[name] = {"bias": qkv["bias"][:, cut]}
-        u, s, v = jnp.linalg.svd(qkv["kernel"][..., cut], full_matrices=False)
+        u, s, v = np.linalg.svd(qkv["kernel"][..., cut], full_matrices=False)
         learngenes[name] = {"u": u, "s": s, "v": v}
-    tailors = jax.tree.map(lambda a: jnp.zeros(a.shape), model.definition(split)[1]["tailors"])
+    tailors = jax.tree.map(lambda a: np.zeros(a.shape, np.float32), model.definition(split)[1]["tailors"])
     params = {**params, "blocks": {**params["blocks"], "attention": attention}}
     separate = {"learngenes": {"blocks": {"attention": learngenes}}, "tailors": tailors, "params": params}
     x, t, labels = jax.random.normal(jax.random.key(2), (3, 8, 8, 1)), jnp.full(3, 300.0), jnp.array([0, 2, 4])
     gate = gates.learngenes_only()
-    found, expected = (model.apply(c, w, x, t, labels, gate) for c, w in ((split, separate), (fused, weights)))
+    found, expected = (_apply(c, w, x, t, labels, gate) for c, w in ((split, separate), (fused, weights)))
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Studies: finished parts are not repeated, other settings are refused, and the sweep trains as the trainer does."""
 
+import functools
 import importlib.util
 import json
 import sys
@@ -19,6 +20,8 @@ from kind_jax.errors import UserError
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
 
+# One config, so that the trainer's program is compiled once.
+CONFIG = tiny.change(tiny.CONFIG, train={"steps": 3}, optimizer={"schedule": "cosine", "warmup": 1})
 FILE = Path(__file__).parents[2] / "studies" / "common.py"
 
 
@@ -66,22 +69,21 @@ def test_a_study_that_is_refused_ends_with_a_sentence(common, capsys):
 
 
 def test_one_compiled_step_serves_every_rate_and_seed_as_the_trainer_would(common):
-    config = tiny.change(tiny.CONFIG, train={"steps": 3}, optimizer={"schedule": "cosine", "warmup": 1})
-    trainer = common.Trainer(config)
+    trainer, config = common.Trainer(CONFIG), CONFIG
     initial = tiny.weights(config.model)
     found = {(r, s): trainer.run(initial, rate=r, seed=s, at=[3])[3] for r, s in ((1e-3, 0), (5e-3, 7))}
     assert trainer._step._cache_size() == 1
     tuned = tiny.change(config, optimizer={"learning_rate": 5e-3}, train={"seed": 7})
     data = pipeline.batches(open_dataset(tuned.data, "train"), batch=8, seed=7)
-    state, step = states.start(tuned, jax.tree.map(jnp.asarray, initial)), jax.jit(make_step(tuned))
+    state = jax.jit(functools.partial(states.start, tuned))(jax.tree.map(jnp.asarray, initial))
+    step = jax.jit(make_step(tuned))
     for _ in range(3):
         state, _ = step(state, next(data))
     chex.assert_trees_all_close(found[5e-3, 7], jax.device_get(states.averaged(config, state)), rtol=1e-5, atol=1e-6)
 
 
 def test_pretrained_weights_are_kept_and_checked(common, tmp_path):
-    config = tiny.change(tiny.CONFIG, train={"steps": 1})
-    file = tmp_path / "w.safetensors"
+    config, file = CONFIG, tmp_path / "w.safetensors"
     first = common.pretrained(config, 0, file)
     written = file.stat().st_mtime_ns
     chex.assert_trees_all_equal(common.pretrained(config, 0, file), first)

@@ -1,6 +1,7 @@
 """Transfer: what moves, what stays bit-identical, what it costs, and what is refused."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -47,7 +48,7 @@ def two_steps(config, collections):
         "image": rng.uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32),
         "label": (np.arange(8) % config.model.num_classes).astype(np.int32),
     }
-    before = state.start(config, jax.tree.map(jnp.asarray, collections))
+    before = jax.jit(functools.partial(state.start, config))(jax.tree.map(jnp.asarray, collections))
     step, after = jax.jit(make_step(config)), before
     for _ in range(2):
         after, _ = step(after, batch)

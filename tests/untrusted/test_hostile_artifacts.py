@@ -8,11 +8,11 @@ import tracemalloc
 from pathlib import Path
 
 import jax
-import mutate
 import numpy as np
 import pytest
 import tiny
 
+from chaos import mutate
 from kind_jax import model, sealed
 from kind_jax.config import FactorConfig
 from kind_jax.deploy.artifact import read_manifest

@@ -1,0 +1,1 @@
+"""What befalls a month of training, compressed into minutes: ``make chaos``."""

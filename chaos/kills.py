@@ -1,0 +1,126 @@
+"""kill -9 at random points of a training run that saves every three steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chaos import children
+from chaos.outcome import Outcome
+from kind_jax.train import history
+
+CONFIG = Path(__file__).with_name("config.py")
+
+
+def trial(scratch: Path, kills: int, seed: int) -> Outcome:
+    """Kill a run ``kills`` times, then let it end and compare it with one that nobody touched.
+
+    One kill in five falls anywhere in the start of a process, the others within a second and a half after its first
+    step, which is two to ten saves. What is promised: the newest checkpoint is always good, every start goes on from
+    exactly there, and the weights, the optimizer's state and every logged loss are those of the untouched run.
+    """
+    rng, failures, points = np.random.default_rng(seed), [], {"start": 0, "training": 0, "saving": 0}
+    run, log = scratch / "run", scratch / "output.txt"
+    line = ["train", "--config", CONFIG, "--workdir", run]
+    startup, begun = 5.0, time.monotonic()
+    for number in range(kills):
+        before = _newest(run)
+        born = time.monotonic()
+        pid = children.command(line, log)
+        early = rng.random() < 0.2
+        if early:
+            time.sleep(rng.uniform(0, startup))
+        else:
+            while not _stepped(log) and time.monotonic() - born < 120:
+                time.sleep(0.005)
+            startup = 0.7 * startup + 0.3 * (time.monotonic() - born)
+            time.sleep(rng.uniform(0, 1.5))
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            failures.append(f"kill {number}: the run had ended already with {status}: {log.read_text()[-300:]}")
+            break
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        saving = any(".saving" in p.name for p in (run / "checkpoints").glob("*"))
+        points["start" if early else "saving" if saving else "training"] += 1
+        failures += [f"kill {number}: {problem}" for problem in _problems(run, log.read_text(errors="replace"), before)]
+    killing = time.monotonic() - begun
+
+    end = (_newest(run) or 0) + 5
+    whole = scratch / "whole"
+    for directory in (run, whole):
+        code, said = children.run([*line[:-1], directory, "--stop-after", end], log)
+        if code:
+            failures.append(f"{directory.name} ended with {code}: {said[-300:]}")
+            return Outcome(cases=kills, figures=points, failures=tuple(failures))
+    compared = scratch / "compared.json"
+    if children.wait(children.fork(lambda: _compare(run, whole, end, compared), log)):
+        failures.append(f"the two runs could not be compared: {log.read_text()[-300:]}")
+    else:
+        failures += json.loads(compared.read_text())
+    figures = points | {"steps": end, "seconds_a_kill": round(killing / kills, 2)}
+    return Outcome(cases=kills, figures=figures, failures=tuple(failures))
+
+
+def _newest(run: Path) -> int | None:
+    found = history.steps(run / "checkpoints")
+    return found[-1] if found else None
+
+
+def _stepped(log: Path) -> bool:
+    return log.exists() and "\nstep " in "\n" + log.read_text(errors="replace")
+
+
+def _problems(run: Path, said: str, before: int | None) -> list[str]:
+    """What is wrong after a kill of a process that began when ``before`` was the newest checkpoint."""
+    problems = []
+    resumed = re.search(r"resuming .* at step (\d+)", said)
+    if resumed and int(resumed[1]) != before:
+        problems.append(f"it went on from step {resumed[1]}, but step {before} was there")
+    if not resumed and before is not None and "\nstep " in "\n" + said:
+        problems.append(f"it began anew, but step {before} was there")
+    found = history.latest_good(run / "checkpoints")
+    if found.refused or found.step != _newest(run):
+        problems.append(f"the newest checkpoint is not good: {found.refused}")
+    if (found.step or 0) < (before or 0):
+        problems.append(f"step {before} was lost, the newest is {found.step}")
+    return problems
+
+
+def _compare(run: Path, whole: Path, step: int, out: Path) -> int:
+    """Write what differs between two runs; in a child, since it needs a device."""
+    import jax
+
+    from chaos.config import get_config
+    from kind_jax.data import pipeline
+    from kind_jax.data.dataset import open_dataset
+    from kind_jax.train import leaves
+    from kind_jax.train import state as states
+    from kind_jax.train.checkpoint import Checkpoints
+    from kind_jax.train.metrics import read_metrics
+
+    config = get_config()
+    dataset = open_dataset(config.data, "train")
+
+    def everything(directory: Path) -> dict[str, Any]:
+        data = pipeline.batches(dataset, batch=config.train.batch, seed=config.data.seed)
+        state = Checkpoints(directory / "checkpoints", 2).restore(config, step, states.abstract(config), data)
+        logged = [(m["step"], m["loss"]) for m in read_metrics(directory / "metrics.jsonl")]
+        arrays = {path: np.asarray(leaf) for path, leaf in leaves.paths(jax.device_get(state)).items()}
+        return arrays | {"position of the input": np.array(data.get_state()["next_index"]), "losses": np.array(logged)}
+
+    mine, others = everything(run), everything(whole)
+    same = {name for name in others if name in mine and mine[name].tobytes() == others[name].tobytes()}
+    names = sorted(mine.keys() | others.keys())
+    differing = [f"{name} differs from the untouched run" for name in names if name not in same]
+    if mine["losses"][:, 0].tolist() != list(range(1, step + 1)):
+        differing.append("the metrics do not have every step once")
+    out.write_text(json.dumps(differing))
+    return 0
