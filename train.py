@@ -3,6 +3,7 @@
 import sys
 
 from kind_jax.cli import main
+from kind_jax.interrupts import leave
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    leave(main(["train", *sys.argv[1:]]))

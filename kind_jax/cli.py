@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import unicodedata
+from collections.abc import Callable
+from typing import Any
 
 from kind_jax import __version__
 from kind_jax.errors import UserError
 from kind_jax.host import keep_memory
+from kind_jax.interrupts import interruptible, leave, received
+from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.untrusted.text import printable
 
 VERBS = {
@@ -62,19 +67,34 @@ def main(args: list[str] | None = None) -> int:
     _quiet()
     keep_memory()
     try:
-        return _run(args[0], args[1:])
+        with interruptible():
+            return _run(args[0], args[1:])
     except UserError as e:
-        return _refused(str(e))
+        return _stopped(args[0]) if received() else _refused(str(e))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _stopped(args[0])
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as e:  # a path that no check foresaw: too long, a loop of links, in a folder that is not ours
+        if received():
+            return _stopped(args[0])
         if e.filename is None:
             raise
         return _refused(f"{os.fsdecode(e.filename)!r:.200} cannot be used: {e.strerror}.")
+    except Exception:
+        if not received():  # what libraries make of an interrupt is none of their errors
+            raise
+        return _stopped(args[0])
+
+
+def _stopped(verb: str) -> int:
+    """What a signal ended outside of the training loop, which has its own way to stop; returns the exit code."""
+    if verb in _ON_SEVERAL_HOSTS:
+        print("stopped before a step was begun; the same command starts again", file=sys.stderr)
+        return EXIT_RESTARTABLE
+    print("interrupted", file=sys.stderr)
+    return 128 + next(iter(received()), signal.SIGINT)
 
 
 def _refused(sentence: str) -> int:
@@ -99,8 +119,21 @@ def _quiet() -> None:
     """Keep the chatter of libraries out of our output; what they fail at reaches us as exceptions."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs stack traces of its threads as errors
+    if not isinstance(sys.unraisablehook, _Quieter):
+        sys.unraisablehook = _Quieter(sys.unraisablehook)
+
+
+class _Quieter:
+    """Leaves out what a save that failed goes on failing at in callbacks; its error has reached us already."""
+
+    def __init__(self, others: Callable[[Any], object]) -> None:
+        self._others = others
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._others(unraisable)
 
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    leave(main())

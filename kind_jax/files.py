@@ -22,7 +22,8 @@ def _user_error(path: Path, action: str, error: OSError) -> UserError:
 
 def _temporary_sibling(target: Path) -> Path:
     # A sibling, since a rename is atomic only inside one file system. Hidden, so that globs do not meet it.
-    return target.parent / f".{target.name[:100]}.{secrets.token_hex(6)}.tmp"
+    name = os.fsencode(target.name)[:100].decode(errors="ignore")  # a name has at most 255 bytes
+    return target.parent / f".{name}.{secrets.token_hex(6)}.tmp"
 
 
 def sync(path: Path) -> None:

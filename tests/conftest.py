@@ -14,7 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of the time. The command-line tests run without this, as users do.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # small programs are most of them
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Every annotated shape in the package is checked at run time, in tests only.
 install_import_hook("kind_jax", "beartype.beartype")

@@ -37,12 +37,13 @@ def parse_classes(text: str | None) -> tuple[int, ...] | None:
 
 def option(args: list[str], name: str) -> str | None:
     """The value of an option that must be known before the others can be parsed."""
+    found = None
     for i, arg in enumerate(args):
         if arg == name and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{name}="):
-            return arg.removeprefix(f"{name}=")
-    return None
+            found = args[i + 1]
+        elif arg.startswith(f"{name}="):
+            found = arg.removeprefix(f"{name}=")
+    return found  # the last one, as the parser has it
 
 
 def check_png(out: Path | None, option: str = "--out") -> None:

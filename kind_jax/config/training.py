@@ -107,7 +107,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         possible = 0 < self.learning_rate <= 1e30  # float32 ends at 3.4e38
         require(possible, "optimizer.learning_rate", self.learning_rate, "positive and at most 1e30")
-        require(self.warmup >= 0, "optimizer.warmup", self.warmup, "0 or more")
+        require(0 <= self.warmup < 2**31, "optimizer.warmup", self.warmup, "between 0 and 2147483647")
         require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
         require(0 < self.eps < math.inf, "optimizer.eps", self.eps, "positive and finite")
@@ -175,8 +175,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "keep"):
-            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
-        require(self.skip_nonfinite >= 0, "train.skip_nonfinite", self.skip_nonfinite, "0 (stop at the first) or more")
+            possible = 1 <= getattr(self, name) < 2**31
+            require(possible, f"train.{name}", getattr(self, name), "between 1 and 2147483647")
+        possible = 0 <= self.skip_nonfinite < 2**31
+        require(possible, "train.skip_nonfinite", self.skip_nonfinite, "between 0 (stop at the first) and 2147483647")
         for name in ("checkpoint_every", "sample_every"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 (off) or more")
         window = self.profile

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from kind_jax.data.decode import BadImage
 from kind_jax.errors import UserError
+from kind_jax.untrusted.text import printable
 
 TRIES = 1000  # records in a row; more that cannot be read are no accident
 LINES = 20  # said one by one
@@ -138,6 +139,6 @@ class BadRecords:
     def _found(self, line: Callable[[], str]) -> None:
         self.count += 1
         if self.count <= LINES:
-            self._say(f"skipped a record that cannot be read: {line()}")
+            self._say(f"skipped a record that cannot be read: {printable(line(), 500)}")
         elif self.count == LINES + 1:
             self._say(f"skipped more than {LINES} records that cannot be read; further ones are only counted")

@@ -112,6 +112,7 @@ def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset
     if _fits_in_memory(files, (config.size, config.size, config.channels)):
         pixels, labels, bad = files.decode_all(config.skip_bad)
         source = MemorySource(images=to_float(pixels), labels=labels)
+        digest = _hash(source)
     return Dataset(
         source=source,
         class_names=tuple(names[label] for label in classes),

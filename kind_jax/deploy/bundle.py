@@ -158,6 +158,28 @@ def _from_run(path: Path, classes: Sequence[int] | None, weights: checkpoint.Wei
     config = load_config(path)
     groups = groups_of(config, classes)
     directory = path / "checkpoints"
+    for _ in range(4):
+        try:
+            return _newest(path, directory, config, groups, classes, weights)
+        except UserError:
+            if not _moves_on(directory):
+                raise
+    return _newest(path, directory, config, groups, classes, weights)
+
+
+def _moves_on(directory: Path) -> bool:
+    """Whether a run is saving here, and so may have removed a checkpoint while it was read."""
+    return any(p.name.partition(".")[2].startswith(("saving", "deleting")) for p in directory.glob("*.*"))
+
+
+def _newest(
+    path: Path,
+    directory: Path,
+    config: Config,
+    groups: tuple[int, ...],
+    classes: Sequence[int] | None,
+    weights: checkpoint.Weights,
+) -> Bundle:
     step = checkpoint.latest(directory, without=("optimizer", "data"))
     collections = adapters.merge(config.transfer, checkpoint.load_collections(directory, step, config, weights=weights))
     if classes is not None and collections[partition.TAILORS]:

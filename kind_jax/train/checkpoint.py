@@ -9,6 +9,7 @@ manifest of all files (:mod:`kind_jax.train.manifest`), and ``meta`` has a sum o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -96,6 +97,7 @@ class Checkpoints:
         """Under its temporary name a save is hashed and pushed to the disk; then one rename makes it a checkpoint."""
         try:
             response.result()
+            check_present(self.directory.parent)  # Orbax makes folders anew that have been moved meanwhile
             if self._first:
                 manifest.write(saving, step)
                 history.commit(self.directory, step, saving)
@@ -104,6 +106,9 @@ class Checkpoints:
             # Orbax must not be left with room to write into, and a full disk gets its space back.
             for leftover in self.directory.glob(f"{step}.saving*"):
                 shutil.rmtree(leftover, ignore_errors=True)
+            with contextlib.suppress(OSError):  # only what Orbax made anew is empty
+                self.directory.rmdir()
+                self.directory.parent.rmdir()
             raise self._failed(step, e) from e
 
     def _check_writable(self, step: int) -> None:
@@ -111,9 +116,11 @@ class Checkpoints:
         probe = self.directory / f"{step}.saving-probe-{jax.process_index()}"
         try:
             probe.write_bytes(b"0" * 4096)
-            probe.unlink()
         except OSError as e:
             raise self._failed(step, e) from e
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
     def _failed(self, step: int, e: BaseException) -> UserError:
         try:

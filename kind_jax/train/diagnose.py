@@ -54,8 +54,8 @@ def diagnosed(
     last = f"the last checkpoint is of step {saved}" if saved else "there is no checkpoint yet"
     return UserError(
         f"the loss or its gradient is not finite at {when} (loss {loss:g}, gradient norm {norm:g}); nothing was saved "
-        f"since, {last}, and {folder} says which images and arrays were involved; lower optimizer.learning_rate, set "
-        "optimizer.clip, or let train.skip_nonfinite skip such steps."
+        f"since, {last}, and {folder} says which images and arrays were involved; begin a run with a lower "
+        "optimizer.learning_rate or with optimizer.clip, or let train.skip_nonfinite skip such steps in this one."
     )
 
 

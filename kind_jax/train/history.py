@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Collection
@@ -27,7 +29,8 @@ def steps(directory: Path) -> list[int]:
     """Steps that have a folder, in order."""
     if not directory.is_dir():
         return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isascii() and p.name.isdecimal())
+    names = [p.name for p in directory.iterdir()]
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,17}", name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,8 @@ def latest_good(directory: Path, without: Collection[str] = (), *, verify: Verif
       UserError: there are steps, but none of them is good; every refusal is named.
     """
     refused = []
-    for step in reversed(steps(directory)):
+    there = steps(directory)
+    for step in reversed(there):
         folder = directory / str(step)
         try:
             listed = manifest.read(folder)
@@ -69,6 +73,10 @@ def latest_good(directory: Path, without: Collection[str] = (), *, verify: Verif
             if not later:
                 manifest.check_content(folder, listed, without)
         except UserError as e:
+            if not folder.exists() and steps(directory) != there:  # the run goes on, and has removed it meanwhile
+                return latest_good(directory, without, verify=verify)
+            if isinstance(e.__cause__, OSError) and not isinstance(e.__cause__, FileNotFoundError):
+                raise  # not damaged: it cannot be read now
             refused.append(str(e))
             continue
         return Found(step=step, refused=tuple(refused), bytes=listed.bytes, verified=not later)
@@ -79,8 +87,8 @@ def latest_good(directory: Path, without: Collection[str] = (), *, verify: Verif
 
 def set_aside(directory: Path, step: int) -> Path:
     """Rename a step that was refused, so that nothing overwrites it and no later start meets it again."""
-    target = directory / f"{step}.damaged"
-    shutil.rmtree(target, ignore_errors=True)
+    names = (f"{step}.damaged{suffix}" for suffix in ("", *(f"-{n}" for n in itertools.count(2))))
+    target = next(path for path in map(directory.joinpath, names) if not os.path.lexists(path))
     (directory / str(step)).rename(target)
     return target
 

@@ -26,7 +26,7 @@ from kind_jax.train.diagnose import diagnosed
 from kind_jax.train.fits import check_data, check_memory
 from kind_jax.train.lock import check_present
 from kind_jax.train.meter import Meter, describe
-from kind_jax.train.metrics import make_writer
+from kind_jax.train.metrics import FILE_NAME, make_writer, read_metrics
 from kind_jax.train.profile import Profile
 from kind_jax.train.progress import Progress
 from kind_jax.train.resume import Resume, begun, choose, first_weights, restore, set_aside_refused, verification
@@ -119,6 +119,7 @@ def train(
 
         # 3. Steps. Metrics are read one logging interval late, so that the host never waits for the device.
         step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+        logged = bool(read_metrics(directory / FILE_NAME)) if hosts.is_first() else False
         writer = make_writer(directory, config.train.tensorboard, start) if hosts.is_first() else None
         profile = Profile(directory / "profile", config.train.profile)
         pending: tuple[int, Any, dict[str, float]] | None = None
@@ -141,6 +142,7 @@ def train(
                 raise diagnosed(config, state, batch_of, directory, saved)
 
         def save() -> None:
+            report()  # before the checkpoint is there: a resumed run does not log its steps again
             with meter.waiting("checkpoint_stall"):
                 check_numbers(metrics)
                 check_present(directory)
@@ -156,11 +158,13 @@ def train(
                 )
 
         def report(*, last: bool = False) -> None:
+            nonlocal pending
             if pending is None:
                 return
-            at, metrics, waits = pending
+            (at, metrics, waits), pending = pending, None
             values = {name: float(value) for name, value in jax.device_get(metrics).items()} | waits
             check_numbers(values)
+            del values["nonfinite_row"]
             check_present(directory)
             if bad.count:
                 values["bad_records"] = bad.count
@@ -179,6 +183,8 @@ def train(
                 progress.log(note)
             if start:
                 progress.log(f"resuming {directory} at step {start}")
+            elif logged:
+                progress.log(f"{directory} has no checkpoint yet: beginning again at step 0")
             if unverified is not None:
                 progress.log(f"reading the {found.bytes / 1e9:.1f} GB of step {start} in the background to verify them")
             # Whatever ends the loop, saves under way are finished first.
@@ -211,6 +217,8 @@ def train(
                     save()
                 check_verified(wait=True)
             interrupted = interrupted and done < end
+            if metrics and (skipped := int(metrics["nonfinite_steps"])):
+                progress.log(f"{skipped} steps of this run were skipped, whose loss or gradient was not finite")
             if interrupted:
                 progress.log(f"interrupted: saved step {done}; the same command continues from there")
     return Summary(

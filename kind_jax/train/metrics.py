@@ -126,9 +126,12 @@ class TensorBoardWriter:
         self._writer = tensorboard.SummaryWriter(str(directory), purge_step=purge)
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, float(value), int(step))
-        self._writer.flush()
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(name, float(value), int(step))
+            self._writer.flush()
+        except OSError as e:
+            raise UserError(f"TensorBoard's event file could not be written: {e.strerror or e}.") from e
 
     def close(self) -> None:
         self._writer.close()

@@ -35,12 +35,19 @@ def check(directory: Path, config: Config) -> None:
                 f"{directory} belongs to a run with another config: {'; '.join(changed)}; "
                 "give this run another --workdir, or the saved settings."
             )
-    elif directory.exists() and (not directory.is_dir() or any(p.name != ".lock" for p in directory.iterdir())):
+    elif directory.exists() and (not directory.is_dir() or any(not _begun(p.name) for p in directory.iterdir())):
         raise UserError(f"--workdir is {str(directory)!r}, which is not a run and not empty; choose another folder.")
+
+
+def _begun(name: str) -> bool:
+    """What a run leaves that was killed before it had written its config."""
+    return name == ".lock" or (name.startswith(".config.json.") and name.endswith(".tmp"))
 
 
 def save_config(directory: Path, config: Config) -> None:
     """Write config.json, the sign that the folder is a run's."""
+    for leftover in directory.glob(".config.json.*.tmp"):
+        leftover.unlink(missing_ok=True)
     atomic_write_text(directory / "config.json", configs.to_json(config))
 
 

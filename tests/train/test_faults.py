@@ -1,10 +1,9 @@
 """What goes wrong while a run goes on: bad numbers, signals, a full disk, a folder that vanishes."""
 
 import dataclasses
-import gc
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -147,31 +146,29 @@ def test_resuming_can_be_forbidden_or_demanded(whole_run, tmp_path):
         train(CONFIG, tmp_path / "typo", resume="always")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's threads end late
-def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(whole_run, tmp_path):
-    """On a file system of its own, as large as two checkpoints."""
-    small = tmp_path / "small"
-    small.mkdir()
-    size = sum(p.stat().st_size for p in (whole_run / "checkpoints" / "12").rglob("*") if p.is_file())
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={int(2.9 * size)}", "tmpfs", small], capture_output=True
-    )
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path):
+    """On a file system of its own, in a process of its own: what Orbax fails at goes on failing in its threads."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1300k", "tmpfs", tmp_path], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a small file system takes root")
     try:
-        run = small / "run"
-        with pytest.raises(UserError, match=r"(could not be written.*No space left on device|bytes fitted)"):
-            train(CONFIG, run)
-        good = history.latest_good(run / "checkpoints").step
-        assert good in (4, 8)
+        run = tmp_path / "run"
+        line = ["train", "--config", ROOT / "chaos" / "config.py", "--workdir", run, "--train.keep", "100"]
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax-chaos")
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "kind_jax", *line], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        assert re.fullmatch(r"error: .*(No space left on device|bytes fitted).*\n", done.stderr)
+        found = history.latest_good(run / "checkpoints")
+        assert found.step >= 3
+        assert not found.refused
         assert not list((run / "checkpoints").glob("*.saving*"))  # what did not fit takes no space
-        assert open_bundle(run).step == good
-        shutil.copytree(run, tmp_path / "larger")
-        assert train(CONFIG, tmp_path / "larger").step == 12
-        assert losses(tmp_path / "larger") == losses(whole_run)
+        assert open_bundle(run).step == found.step
     finally:
-        subprocess.run(["umount", "-l", small], check=True)
-        gc.collect()
+        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 @pytest.mark.parametrize("what", ["moved", "replaced"])

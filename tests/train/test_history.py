@@ -13,6 +13,7 @@ from kind_jax import sealed
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
 from kind_jax.train import checkpoint, history, leaves, manifest
+from kind_jax.train import state as states
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 
@@ -148,6 +149,14 @@ def test_a_checkpoint_of_another_run_is_refused(copy, change, message):
     with pytest.raises(UserError, match=message):
         train(tiny.change(CONFIG, train={"steps": 13}), copy)
     assert (copy / "checkpoints" / "12").is_dir()
+
+
+def test_another_dtype_is_refused_and_never_cast(copy):
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "bfloat16"), states.abstract(CONFIG).collections
+    )
+    with pytest.raises(UserError, match=r"learngenes: 'blocks/.*' has dtype float32, but this model needs bfloat16"):
+        checkpoint._load(copy / "checkpoints", 12, CONFIG, wanted)
 
 
 def test_a_collection_too_many_is_refused(copy):
