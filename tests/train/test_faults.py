@@ -165,7 +165,6 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path):
         found = history.latest_good(run / "checkpoints")
         assert found.step >= 3
         assert not found.refused
-        assert not list((run / "checkpoints").glob("*.saving*"))  # what did not fit takes no space
         assert open_bundle(run).step == found.step
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
