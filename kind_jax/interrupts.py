@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _received: list[int] = []
+_running = False
 
 
 def received() -> list[int]:
@@ -21,9 +22,15 @@ def received() -> list[int]:
     return list(_received)
 
 
+def pending() -> list[int]:
+    """Signals that a library has swallowed: they came, and the command that they were for goes on."""
+    return list(_received) if _running else []
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """The first signal raises KeyboardInterrupt, a second one ends the process at once; see :func:`received`."""
+    global _running
     _received.clear()
 
     def note(number: int, frame: Any) -> None:
@@ -39,9 +46,11 @@ def interruptible() -> Iterator[None]:
             previous[number] = signal.signal(number, note)
     except ValueError:  # not the main thread: signals stay as they are
         pass
+    _running = True
     try:
         yield
     finally:
+        _running = False
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -20,7 +20,7 @@ def stop_requests() -> Iterator[list[int]]:
     With several hosts the list stays empty: SIGTERM belongs to JAX's preemption service, which tells all of them, and
     Ctrl-C is passed to it.
     """
-    received = interrupts.received()  # one that a library swallowed meanwhile
+    received = interrupts.pending()  # one that a library swallowed meanwhile
     alone = jax.process_count() == 1
 
     def note(number: int, frame: Any) -> None:

@@ -109,7 +109,7 @@ MISTAKES = {
     "unknown field": ([*CONFIG, "--model.dpeth", "3"], "--model.depth"),
     "wrong type": ([*CONFIG, "--train.steps", "many"], "--train.steps"),
     "unknown choice": ([*CONFIG, "--model.dtype", "fp8"], "--model.dtype"),
-    "impossible value": ([*CONFIG, "--train.steps", "0"], "train.steps is 0, but it must be 1 or more"),
+    "impossible value": ([*CONFIG, "--train.steps", "0"], "train.steps is 0, but it must be between 1 and 2147483647"),
     "learngenes beyond the rank": (
         [*CONFIG, "--model.factor.rank", "16"],
         "model.factor.learngenes is 32, but it must be at most model.factor.rank, which is 16",
