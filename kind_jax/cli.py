@@ -69,23 +69,25 @@ def main(args: list[str] | None = None) -> int:
     try:
         with interruptible():
             return _run(args[0], args[1:])
-    except UserError as e:
-        return _stopped(args[0]) if received() else _refused(str(e))
-    except KeyboardInterrupt:
-        return _stopped(args[0])
-    except BrokenPipeError:  # the reader of our output has gone
+    except (Exception, KeyboardInterrupt) as e:
+        code = _ended(args[0], e)
+        if code is None:
+            raise
+        return code
+
+
+def _ended(verb: str, error: BaseException) -> int | None:
+    """Say why a verb ended early; returns the exit code, None for an error of ours."""
+    if received() or isinstance(error, KeyboardInterrupt):  # whatever a library has made of it
+        return _stopped(verb)
+    if isinstance(error, UserError):
+        return _refused(str(error))
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as e:  # a path that no check foresaw: too long, a loop of links, in a folder that is not ours
-        if received():
-            return _stopped(args[0])
-        if e.filename is None:
-            raise
-        return _refused(f"{os.fsdecode(e.filename)!r:.200} cannot be used: {e.strerror}.")
-    except Exception:
-        if not received():  # what libraries make of an interrupt is none of their errors
-            raise
-        return _stopped(args[0])
+    if isinstance(error, OSError) and error.filename is not None:  # a path that no check foresaw: too long, say
+        return _refused(f"{os.fsdecode(error.filename)!r:.200} cannot be used: {error.strerror}.")
+    return None
 
 
 def _stopped(verb: str) -> int:
@@ -118,7 +120,8 @@ def _run(verb: str, args: list[str]) -> int:
 def _quiet() -> None:
     """Keep the chatter of libraries out of our output; what they fail at reaches us as exceptions."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs stack traces of its threads as errors
+    for name in ("absl", "asyncio"):  # Orbax logs stack traces of its threads, and leaves errors of tasks behind
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if not isinstance(sys.unraisablehook, _Quieter):
         sys.unraisablehook = _Quieter(sys.unraisablehook)
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +25,22 @@ def _temporary_sibling(target: Path) -> Path:
     # A sibling, since a rename is atomic only inside one file system. Hidden, so that globs do not meet it.
     name = os.fsencode(target.name)[:100].decode(errors="ignore")  # a name has at most 255 bytes
     return target.parent / f".{name}.{secrets.token_hex(6)}.tmp"
+
+
+_LEFTOVER = re.compile(r"\..*\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)  # the names that _temporary_sibling gives
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is an unfinished one, which a process that was killed leaves behind."""
+    return bool(_LEFTOVER.match(name))
+
+
+def sweep(folder: Path) -> None:
+    """Delete unfinished files in ``folder``, if it exists; only for who knows that nobody is writing there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_leftover(path.name) and not path.is_dir():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_bytes
+from kind_jax.untrusted.regular import read_small
 
 LIMIT = 256 << 20  # bytes; the largest models have manifests of a few megabytes
 _TAIL = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}\n\Z')
@@ -62,22 +63,4 @@ def read(path: Path) -> bytes:
     Raises:
       UserError: there is no such file, it is too large or no regular file, or its checksum is not that of its content.
     """
-    return opened(read_small(path), path)
-
-
-def read_small(path: Path, limit: int = LIMIT) -> bytes:
-    """A regular file of at most ``limit`` bytes; a pipe or device, which may never end, is not opened.
-
-    Raises:
-      UserError: naming the file and what it is instead.
-    """
-    try:
-        if not path.is_file():  # also says no to pipes, devices and folders
-            raise UserError(f"{path} is {'missing' if not path.exists() else 'not a file'}.")
-        size = path.stat().st_size
-        if size > limit:
-            raise UserError(f"{path} has {size} bytes, but it must have at most {limit}.")
-        with path.open("rb") as file:
-            return file.read(size)  # which allocates as much as it is asked for
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}.") from e
+    return opened(read_small(path, LIMIT), path)

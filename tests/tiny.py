@@ -6,28 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chaos.config import get_config
 from kind_jax import model
-from kind_jax.config import (
-    Config,
-    DiffusionConfig,
-    FactorConfig,
-    ModelConfig,
-    OptimizerConfig,
-    SamplerConfig,
-    TrainConfig,
-)
+from kind_jax.config import ModelConfig
 from kind_jax.config import change as change
 
-CONFIG = Config(
-    model=ModelConfig(
-        size=8, channels=1, patch=4, width=16, depth=2, heads=2, num_classes=10, learn_sigma=False,
-        factor=FactorConfig(projections=("qkv", "mlp_out"), learngenes=6, tailors=2),
-    ),
-    diffusion=DiffusionConfig(process="flow"),
-    sampler=SamplerConfig(method="euler", steps=4),
-    optimizer=OptimizerConfig(learning_rate=1e-3),
-    train=TrainConfig(steps=4, batch=8, log_every=1, checkpoint_every=0, sample_every=0),
-)  # fmt: skip
+CONFIG = change(get_config(), train={"steps": 4, "batch": 8, "checkpoint_every": 0, "keep": 3})
+
+
+TWELVE = change(CONFIG, train={"steps": 12, "checkpoint_every": 4})
 
 
 def weights(config: ModelConfig, scale: float = 0.05, seed: int = 0) -> Any:

@@ -66,7 +66,8 @@ def run(args: list[str]) -> int:
     from kind_jax.evaluate.metrics import check_count
     from kind_jax.evaluate.record import check_record
     from kind_jax.evaluate.reference import ReferenceFile, open_reference_file
-    from kind_jax.evaluate.shards import check_folder, sweep
+    from kind_jax.evaluate.shards import check_folder
+    from kind_jax.files import sweep
     from kind_jax.train.lock import run_lock
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
@@ -99,6 +100,7 @@ def run(args: list[str]) -> int:
     check_folder(out, plan.settings)  # before the lock, which creates the folder
     with run_lock(out):
         sweep(out)
+        sweep(out / "shards")
         check_record(out, *compared)
         if extractor is None:
             extractor = _judge(parsed, plan, out, details)

@@ -8,6 +8,7 @@ from typing import Any
 import pydantic
 
 from kind_jax.errors import UserError
+from kind_jax.untrusted.text import printable
 
 # A saved config is data: an unknown field or a string where a number belongs is an error, not something to coerce.
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
@@ -18,6 +19,14 @@ def require(condition: bool, field: str, found: object, wanted: str) -> None:
     if not condition:
         value = repr(found)
         raise UserError(f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}.")
+
+
+def problem(error: pydantic.ValidationError) -> str:
+    """The first thing that is wrong with data from a file: the field and the reason, fit for a terminal."""
+    first = error.errors()[0]
+    field = printable(".".join(str(part) for part in first["loc"])) or "the file"
+    reason = printable(first.get("ctx", {}).get("error", first["msg"]), 600)
+    return f"{field}: {reason.rstrip('.')}"
 
 
 def change(config: Any, **settings: Any) -> Any:

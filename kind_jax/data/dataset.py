@@ -18,7 +18,6 @@ from kind_jax.data.folder import FolderSource
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
 from kind_jax.errors import UserError
-from kind_jax.untrusted.text import check_names
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
 MEMORY_LIMIT = 1 << 30
@@ -102,7 +101,6 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
 
 def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
     folder, names = folders.find_split(config.path, split)
-    check_names(names, folder)
     classes = _chosen(config, names, config.path)
     chosen = sorted((names[label], new) for new, label in enumerate(classes))  # records stay in the order of names
     files, digest = folders.list_files(folder, chosen, config.size, config.channels)

@@ -19,6 +19,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from kind_jax.untrusted.text import printable
+
 LIMIT = 256 << 20  # bytes of a file
 PIXELS = 178_000_000  # of an image, before and after it is resized; Pillow, too, refuses about so many
 
@@ -74,7 +76,7 @@ def decode(data: bytes, size: int, channels: Literal[1, 3]) -> UInt8[np.ndarray,
     except BadImage:
         raise
     except Exception as e:  # Pillow raises a dozen types on damaged data, SyntaxError and MemoryError among them
-        reason = "".join(c if c.isprintable() else " " for c in str(e))[:200] or type(e).__name__
+        reason = printable(e) or type(e).__name__
         raise BadImage(f"it cannot be decoded as {name} ({reason})") from e
     return pixels[..., None] if channels == 1 else pixels
 

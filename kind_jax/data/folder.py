@@ -17,7 +17,7 @@ from jaxtyping import Int32, Int64, UInt8
 from kind_jax.data.bad import check_share, read_around
 from kind_jax.data.decode import LIMIT, BadImage, decode, to_float
 from kind_jax.errors import UserError
-from kind_jax.sealed import read_small
+from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import check_names
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

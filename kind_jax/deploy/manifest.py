@@ -20,16 +20,17 @@ import pydantic
 
 from kind_jax import model, partition, sealed
 from kind_jax.config import Config
+from kind_jax.config.check import STRICT, problem
 from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
 from kind_jax.untrusted import documents
+from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.tensors import HEADER_LIMIT
 from kind_jax.untrusted.text import check_names, printable
 
 MANIFEST = "kind.json"
 FORMAT = 2
-_STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -37,7 +38,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 class ArrayInfo:
     """Shape and dtype of one array of a file."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     shape: tuple[pydantic.NonNegativeInt, ...]
     dtype: str
 
@@ -46,7 +47,7 @@ class ArrayInfo:
 class FileInfo:
     """Content of one file."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     sha256: str
     bytes: pydantic.NonNegativeInt
     arrays: dict[str, ArrayInfo]
@@ -67,7 +68,7 @@ class Manifest:
       composition: how the model was composed; None for one as it was trained.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     format: Literal[2]
     kind_jax: str
     config: Config
@@ -130,7 +131,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def _parse(path: Path) -> Manifest:
-    data = sealed.read_small(path)
+    data = read_small(path, sealed.LIMIT)
     try:
         text = sealed.opened(data, path)
     except UserError:
@@ -147,10 +148,7 @@ def _parse(path: Path) -> Manifest:
     try:
         return _ADAPTER.validate_json(text)
     except pydantic.ValidationError as e:
-        first = e.errors()[0]
-        field = printable(".".join(str(part) for part in first["loc"])) or "the file"
-        reason = printable(first.get("ctx", {}).get("error", first["msg"]), 600)
-        raise UserError(f"{path} is damaged or not a manifest: {field}: {reason.rstrip('.')}.") from e
+        raise UserError(f"{path} is damaged or not a manifest: {problem(e)}.") from e
 
 
 def _check_itself(manifest: Manifest, path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,13 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from kind_jax.errors import UserError
-from kind_jax.files import atomic_write_bytes, atomic_write_text
+from kind_jax.files import atomic_write_bytes, atomic_write_text, is_leftover
 from kind_jax.train import lock
 from kind_jax.untrusted import arrays as untrusted
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.text import printable
 
 SETTINGS, JUDGE = "settings.json", "judge.safetensors"
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp\Z", re.DOTALL)  # the names that kind_jax.files gives
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,16 +117,7 @@ def check_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 def _left_behind(name: str) -> bool:
     """Whether an evaluation that was killed before its settings were written leaves such a file."""
-    return name in (lock.FILE_NAME, JUDGE) or bool(_TEMPORARY.match(name))
-
-
-def sweep(folder: Path) -> None:
-    """Delete the unfinished files that a killed evaluation left; only for who holds the lock of ``folder``."""
-    for place in (folder, folder / "shards"):
-        for path in place.iterdir() if place.is_dir() else ():
-            if _TEMPORARY.match(path.name):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    return name in (lock.FILE_NAME, JUDGE) or is_leftover(name)
 
 
 def check_same(found: Any, wanted: Any, folder: Path, name: str = "") -> None:

@@ -55,11 +55,15 @@ def _counted(state: TrainState) -> dict[str, Any]:
     return {"opt": state.opt, "step": state.step, "health": state.health}
 
 
+class _GoneError(UserError):
+    """The run's folder is not where it was."""
+
+
 class Checkpoints:
     """The ``checkpoints`` folder of a run, for the process that owns the run."""
 
-    def __init__(self, directory: Path, keep: int) -> None:
-        self.directory, self._keep = directory, keep
+    def __init__(self, directory: Path, config: Config) -> None:
+        self.directory, self._config = directory, config
         self._first = jax.process_index() == 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ class Checkpoints:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
 
-    def save(self, config: Config, state: TrainState, data: Any, meta: Mapping[str, Any]) -> None:
+    def save(self, state: TrainState, data: Any, meta: Mapping[str, Any]) -> None:
         """Write a checkpoint in the background; arrays are copied before this returns.
 
         Raises:
@@ -80,7 +84,7 @@ class Checkpoints:
         step, items = int(state.step), _items(state)
         sums = leaves.sums(items, f"step {step} was not saved: it")
         self._check_writable(step)
-        meta = {**meta, "config": json.loads(configs.to_json(config)), "sums": sums}
+        meta = {**meta, "config": json.loads(configs.to_json(self._config)), "sums": sums}
         # The position of the input as plain data, not as Grain's own checkpoint, which is one for each process: a run
         # may go on with another number of hosts.
         position = {"json": json.dumps(data.get_state())}
@@ -101,15 +105,16 @@ class Checkpoints:
             if self._first:
                 manifest.write(saving, step)
                 history.commit(self.directory, step, saving)
-                history.prune(self.directory, self._keep)
+                history.prune(self.directory, self._config.train.keep)
         except Exception as e:
-            # Orbax must not be left with room to write into, and a full disk gets its space back.
-            for leftover in self.directory.glob(f"{step}.saving*"):
+            problem = self._failed(step, e)
+            for leftover in self.directory.glob(f"{step}.saving*"):  # gives a full disk its space back
                 shutil.rmtree(leftover, ignore_errors=True)
-            with contextlib.suppress(OSError):  # only what Orbax made anew is empty
-                self.directory.rmdir()
-                self.directory.parent.rmdir()
-            raise self._failed(step, e) from e
+            if isinstance(problem, _GoneError):
+                with contextlib.suppress(OSError):  # Orbax made the folders anew
+                    self.directory.rmdir()
+                    self.directory.parent.rmdir()
+            raise problem from e
 
     def _check_writable(self, step: int) -> None:
         """Before Orbax begins: where it cannot even make a folder, its threads wait for one for ten minutes."""
@@ -125,8 +130,8 @@ class Checkpoints:
     def _failed(self, step: int, e: BaseException) -> UserError:
         try:
             check_present(self.directory.parent)
-        except UserError as gone:
-            return gone
+        except UserError as e:
+            return _GoneError(str(e))
         good = history.steps(self.directory)
         rest = f"the last good one is step {good[-1]}" if good else "there is no earlier one"
         where = f"the checkpoint of step {step} could not be written to {self.directory}"
@@ -154,7 +159,7 @@ class Checkpoints:
         finally:
             self._pool.shutdown()
 
-    def restore(self, config: Config, step: int, abstract: TrainState, data: Any) -> TrainState:
+    def restore(self, step: int, abstract: TrainState, data: Any) -> TrainState:
         """The state of a step, placed as ``abstract``'s shardings say; the input pipeline continues from there.
 
         Raises:
@@ -162,7 +167,7 @@ class Checkpoints:
             checkpoint was made with another config.
         """
         wanted = _items(abstract)
-        loaded = _load(self.directory, step, config, wanted, whole=True)
+        loaded = _load(self.directory, step, self._config, wanted, whole=True)
         data.set_state(json.loads(_read(self.directory, step, {"data": None})["data"]["json"]))
         tree = _counted(abstract)
         counted = [loaded["optimizer"][path] for path in leaves.paths(tree)]
@@ -237,14 +242,12 @@ def _load(directory: Path, step: int, config: Config, wanted: dict[str, Any], *,
     """Read items after comparing every leaf with what the checkpoint says it holds: Orbax itself would cast a wrong
     dtype silently and answers a wrong shape with a riddle. ``whole``: an item that is not wanted is refused too."""
     where = directory / str(step)
-    present = _read_metadata(where)
+    present = {p.name for p in where.iterdir() if p.is_dir()}
     for item, tree in wanted.items():
         if item not in present:
-            raise UserError(f"{where} lacks the collection '{item}'; it holds {sorted(present)}.")
-        if not isinstance(present[item], Mapping):
-            raise UserError(f"{where}/{item} cannot be read, it may be damaged.")
-        partition.check_like(present[item], tree, f"{where}/{item}")
-    unknown = sorted(set(present) - set(wanted) - set(_BESIDE))
+            raise UserError(f"{where} lacks the collection '{item}'; it holds {sorted(present - set(_BESIDE))}.")
+        partition.check_like(_read_metadata(where, item), tree, f"{where}/{item}")
+    unknown = sorted(present - set(wanted) - set(_BESIDE))
     if whole and unknown:
         raise UserError(f"{where} holds the collection '{unknown[0]}', which this model does not have.")
     meta = read_meta(directory, step)
@@ -262,16 +265,14 @@ def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
 
-def _read_metadata(where: Path) -> dict[str, Any]:
-    logger = logging.getLogger("absl")
-    level = logger.level
+def _read_metadata(where: Path, item: str) -> Mapping[str, Any]:
     try:
-        logger.setLevel(logging.ERROR)  # it warns that the input's position has no shapes
-        return ocp.checkpointables_metadata(str(where.absolute())).metadata
+        found = ocp.metadata(str(where.absolute()), item).metadata
     except Exception as e:  # Orbax raises whatever its storage layers raise
-        raise UserError(f"{where} is not a readable checkpoint: {_first_line(e)}.") from e
-    finally:
-        logger.setLevel(level)
+        raise UserError(f"{where}/{item} is not readable, it may be damaged: {_first_line(e)}.") from e
+    if not isinstance(found, Mapping):
+        raise UserError(f"{where}/{item} cannot be read, it may be damaged.")
+    return found
 
 
 def _read(directory: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:

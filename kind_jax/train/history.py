@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,9 @@ from kind_jax.train import manifest
 Verify = Literal["auto", "before", "background"]
 
 BACKGROUND = 16 << 30  # bytes from which "auto" hashes while the run goes on; a minute of reading on a common disk
+
+
+_DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def steps(directory: Path) -> list[int]:
@@ -75,8 +78,8 @@ def latest_good(directory: Path, without: Collection[str] = (), *, verify: Verif
         except UserError as e:
             if not folder.exists() and steps(directory) != there:  # the run goes on, and has removed it meanwhile
                 return latest_good(directory, without, verify=verify)
-            if isinstance(e.__cause__, OSError) and not isinstance(e.__cause__, FileNotFoundError):
-                raise  # not damaged: it cannot be read now
+            if isinstance(e.__cause__, OSError) and not isinstance(e.__cause__, _DAMAGE):
+                raise  # it cannot be read now (permissions, a server that does not answer), which may pass
             refused.append(str(e))
             continue
         return Found(step=step, refused=tuple(refused), bytes=listed.bytes, verified=not later)
@@ -87,7 +90,8 @@ def latest_good(directory: Path, without: Collection[str] = (), *, verify: Verif
 
 def set_aside(directory: Path, step: int) -> Path:
     """Rename a step that was refused, so that nothing overwrites it and no later start meets it again."""
-    names = (f"{step}.damaged{suffix}" for suffix in ("", *(f"-{n}" for n in itertools.count(2))))
+    suffixes = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    names = (f"{step}.damaged{suffix}" for suffix in suffixes)
     target = next(path for path in map(directory.joinpath, names) if not os.path.lexists(path))
     (directory / str(step)).rename(target)
     return target
@@ -130,8 +134,8 @@ def _remove(folder: Path) -> None:
 class Verification:
     """Reads a very large checkpoint while the run goes on from it; nothing may be saved before it has passed."""
 
-    def __init__(self, folder: Path, when_done: Callable[[], None] = lambda: None) -> None:
-        self._folder, self._when_done = folder, when_done
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._problem: UserError | None = None
         self._thread = threading.Thread(target=self._read, name="verification", daemon=True)
         self._thread.start()
@@ -141,8 +145,6 @@ class Verification:
             manifest.check_content(self._folder, manifest.read(self._folder))
         except UserError as e:
             self._problem = e
-        else:
-            self._when_done()
 
     def problem(self, *, wait: bool) -> UserError | None:
         """What was found, so far or, with ``wait``, in the end."""

@@ -100,9 +100,10 @@ def train(
         if hosts.is_first() and not (directory / "config.json").is_file():
             save_config(directory, config)
         shardings = sharding.shard_like(shapes, mesh)
-        checkpoints = Checkpoints(directory / "checkpoints", config.train.keep)
+        checkpoints = Checkpoints(directory / "checkpoints", config)
         if weights is None:
-            state, found = restore(config, checkpoints, found, shardings, data, fingerprint)
+            placed = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
+            state, found = restore(checkpoints, found, placed, data, fingerprint)
         else:
             state = begun(config, weights, shardings)
             del weights
@@ -119,7 +120,7 @@ def train(
 
         # 3. Steps. Metrics are read one logging interval late, so that the host never waits for the device.
         step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
-        logged = bool(read_metrics(directory / FILE_NAME)) if hosts.is_first() else False
+        anew = start == 0 and hosts.is_first() and bool(read_metrics(directory / FILE_NAME))
         writer = make_writer(directory, config.train.tensorboard, start) if hosts.is_first() else None
         profile = Profile(directory / "profile", config.train.profile)
         pending: tuple[int, Any, dict[str, float]] | None = None
@@ -147,7 +148,7 @@ def train(
                 check_numbers(metrics)
                 check_present(directory)
                 check_verified(wait=True)
-                checkpoints.save(config, state, data, meta)
+                checkpoints.save(state, data, meta)
 
         def check_verified(*, wait: bool = False) -> None:
             if unverified is not None and (problem := unverified.problem(wait=wait)) is not None:
@@ -183,7 +184,7 @@ def train(
                 progress.log(note)
             if start:
                 progress.log(f"resuming {directory} at step {start}")
-            elif logged:
+            if anew:
                 progress.log(f"{directory} has no checkpoint yet: beginning again at step 0")
             if unverified is not None:
                 progress.log(f"reading the {found.bytes / 1e9:.1f} GB of step {start} in the background to verify them")

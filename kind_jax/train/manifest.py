@@ -16,7 +16,7 @@ from typing import Literal
 import pydantic
 
 from kind_jax import __version__, sealed
-from kind_jax.config.check import STRICT
+from kind_jax.config.check import STRICT, problem
 from kind_jax.errors import UserError
 from kind_jax.files import sha256_file, sync
 
@@ -79,9 +79,7 @@ def read(folder: Path) -> Manifest:
     try:
         manifest = _ADAPTER.validate_json(sealed.read(path))
     except pydantic.ValidationError as e:
-        first = e.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path} is not a manifest of this version: {field}: {first['msg']}.") from e
+        raise UserError(f"{path} is not a manifest of this version: {problem(e)}.") from e
     if str(manifest.step) != folder.name:
         raise UserError(f"{path} is of step {manifest.step}, but its folder is named {folder.name}.")
     return manifest
@@ -99,8 +97,10 @@ def check_files(folder: Path, manifest: Manifest, without: Collection[str] = ())
     for name, file in _chosen(manifest, without):
         try:
             found = (folder / name).lstat()
-        except OSError as e:
+        except FileNotFoundError as e:
             raise UserError(f"{folder / name} is missing, but {FILE_NAME} lists it.") from e
+        except OSError as e:
+            raise UserError(f"{folder / name} cannot be read: {e.strerror}.") from e
         if not stat.S_ISREG(found.st_mode):
             raise UserError(f"{folder / name} is a link or no file, but {FILE_NAME} lists it as a file.")
         if found.st_size != file.bytes:

@@ -69,44 +69,37 @@ def begun(config: Config, weights: partition.Collections, shardings: TrainState)
 
 
 def restore(
-    config: Config,
-    checkpoints: Checkpoints,
-    found: Found,
-    shardings: TrainState,
-    data: Any,
-    fingerprint: dict[str, Any],
+    checkpoints: Checkpoints, found: Found, placed: TrainState, data: Any, fingerprint: dict[str, Any]
 ) -> tuple[TrainState, Found]:
     """The state of the chosen checkpoint; ``data`` continues from there.
 
     A checkpoint that was to be verified later may turn out to be so damaged that it cannot be loaded: then it is
     verified now, and the one before it taken, which is returned too.
 
+    Args:
+      placed: shapes and shardings of the state.
+
     Raises:
       UserError: the checkpoint does not fit, or belongs to another input pipeline.
     """
     assert found.step is not None
     try:
-        return _restore(config, checkpoints, found.step, shardings, data, fingerprint), found
+        return _restore(checkpoints, found.step, placed, data, fingerprint), found
     except UserError:
         if found.verified or jax.process_count() > 1:  # of several hosts, the others may have loaded their parts
             raise
     found = choose(checkpoints.directory.parent, "auto", "before")
     assert found.step is not None
-    return _restore(config, checkpoints, found.step, shardings, data, fingerprint), found
+    return _restore(checkpoints, found.step, placed, data, fingerprint), found
 
 
 def _restore(
-    config: Config, checkpoints: Checkpoints, step: int, shardings: TrainState, data: Any, fingerprint: dict[str, Any]
+    checkpoints: Checkpoints, step: int, placed: TrainState, data: Any, fingerprint: dict[str, Any]
 ) -> TrainState:
     difference = pipeline.describe_difference(read_meta(checkpoints.directory, step)["fingerprint"], fingerprint)
     if difference:
         raise UserError(f"{checkpoints.directory / str(step)} was trained on another input pipeline: {difference}.")
-    placed = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        states.abstract(config),
-        shardings,
-    )
-    return checkpoints.restore(config, step, placed, data)
+    return checkpoints.restore(step, placed, data)
 
 
 def first_weights(config: Config, initial: Callable[[], partition.Collections] | None) -> partition.Collections:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kind_jax import config as configs
-from kind_jax import sealed
 from kind_jax.config import Config
 from kind_jax.config.run import LIMIT
 from kind_jax.errors import UserError
-from kind_jax.files import atomic_write_text
+from kind_jax.files import atomic_write_text, is_leftover, sweep
+from kind_jax.train.lock import FILE_NAME
+from kind_jax.untrusted.regular import read_small
 
 # Settings that change neither the weights nor the input stream: a resumed run may have others.
 _FREE = (
@@ -41,13 +42,12 @@ def check(directory: Path, config: Config) -> None:
 
 def _begun(name: str) -> bool:
     """What a run leaves that was killed before it had written its config."""
-    return name == ".lock" or (name.startswith(".config.json.") and name.endswith(".tmp"))
+    return name == FILE_NAME or is_leftover(name)
 
 
 def save_config(directory: Path, config: Config) -> None:
     """Write config.json, the sign that the folder is a run's."""
-    for leftover in directory.glob(".config.json.*.tmp"):
-        leftover.unlink(missing_ok=True)
+    sweep(directory)
     atomic_write_text(directory / "config.json", configs.to_json(config))
 
 
@@ -60,7 +60,7 @@ def load_config(directory: Path) -> Config:
     path = directory / "config.json"
     if not path.is_file():
         raise UserError(f"{directory} is not a run: it has no config.json.")
-    return configs.from_json(sealed.read_small(path, LIMIT), str(path))
+    return configs.from_json(read_small(path, LIMIT), str(path))
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kind_jax import sealed
 from kind_jax.errors import UserError
+from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import printable
 
 VALUES = 10_000_000  # in one document; each takes up to a hundred times its text in memory
@@ -76,4 +76,4 @@ def read(path: Path, limit: int = 16 << 20) -> Any:
     Raises:
       UserError: as :func:`parse`, or there is no such file, or it is no regular file.
     """
-    return parse(sealed.read_small(path, limit), path)
+    return parse(read_small(path, limit), path)

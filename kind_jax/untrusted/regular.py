@@ -41,6 +41,18 @@ def open_regular(path: Path, *, links: bool = True) -> Iterator[tuple[BinaryIO, 
         raise UserError(f"{path} cannot be read: {e.strerror or e}.") from e
 
 
+def read_small(path: Path, limit: int, *, links: bool = True) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
+
+    Raises:
+      UserError: as :func:`open_regular`, or it is larger.
+    """
+    with open_regular(path, links=links) as (file, size):
+        if size > limit:
+            raise UserError(f"{path} has {size} bytes, but it must have at most {limit}.")
+        return read_exactly(file, size, path)
+
+
 def read_exactly(file: BinaryIO, count: int, path: Path) -> bytes:
     """``count`` bytes, which the caller has compared with the size of the file.
 

@@ -17,20 +17,12 @@ from kind_jax.train import state as states
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 
-CONFIG = tiny.change(tiny.CONFIG, train={"steps": 12, "checkpoint_every": 4})
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Twelve steps with checkpoints of steps 4, 8 and 12."""
-    directory = tmp_path_factory.mktemp("history") / "run"
-    train(CONFIG, directory)
-    return directory
+CONFIG = tiny.TWELVE
 
 
 @pytest.fixture
-def copy(run, tmp_path):
-    return Path(shutil.copytree(run, tmp_path / "run"))
+def copy(twelve_steps, tmp_path):
+    return Path(shutil.copytree(twelve_steps, tmp_path / "run"))
 
 
 def flip(path, bit):
@@ -57,7 +49,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(copy):
     assert history.latest_good(copy / "checkpoints").step == 12
 
 
-def test_a_damaged_step_is_set_aside_and_the_run_goes_on_from_the_one_before(copy, run, capsys):
+def test_a_damaged_step_is_set_aside_and_the_run_goes_on_from_the_one_before(copy, twelve_steps, capsys):
     damaged = next(p for p in files(copy / "checkpoints" / "12" / "optimizer") if p.parent.name == "d")
     flip(damaged, 77)
     for step in ("11", "13"):
@@ -74,7 +66,7 @@ def test_a_damaged_step_is_set_aside_and_the_run_goes_on_from_the_one_before(cop
         "12",
         *(f"{n}.damaged" for n in (11, 12, 13)),
     }
-    again, before = (read_metrics(d / "metrics.jsonl") for d in (copy, run))
+    again, before = (read_metrics(d / "metrics.jsonl") for d in (copy, twelve_steps))
     assert [(m["step"], m["loss"]) for m in again] == [(m["step"], m["loss"]) for m in before]
 
 
@@ -82,7 +74,7 @@ def test_what_an_interrupted_save_leaves_is_removed_and_does_not_count(copy):
     folder = copy / "checkpoints"
     for name in ("16.saving", "16.saving.orbax-checkpoint-tmp", "3.deleting"):
         (folder / name / "params").mkdir(parents=True)
-    (folder / "16.saving-probe").write_text("")
+    (folder / "16.saving-probe-0").write_text("")
     assert history.latest_good(folder).step == 12
     train(CONFIG, copy)
     assert {p.name for p in folder.iterdir()} == {"4", "8", "12"}
@@ -95,6 +87,43 @@ def test_without_any_good_checkpoint_nothing_is_begun_or_changed(copy):
     with pytest.raises(UserError, match=r"has no good checkpoint: .*12/manifest.json is missing. .*4/manifest.json is"):
         train(CONFIG, copy)
     assert sorted(copy.rglob("*")) == before
+
+
+def test_odd_names_beside_the_steps(copy):
+    folder = copy / "checkpoints"
+    shutil.copytree(folder / "12", folder / "0099")  # a number, but no name that a checkpoint ever had
+    (folder / "12.damaged").write_text("from another time")
+    next(p for p in files(folder / "12") if p.name == "commit_success.txt").write_text("wrong")
+    train(CONFIG, copy)
+    assert {p.name for p in folder.iterdir()} == {"0099", "4", "8", "12", "12.damaged", "12.damaged-2"}
+    assert (folder / "12.damaged").read_text() == "from another time"
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(copy, monkeypatch):
+    def refuse(path):
+        error = PermissionError(13, "Permission denied")
+        raise UserError(f"{str(path)!r} could not be read: Permission denied.") from error
+
+    monkeypatch.setattr(manifest, "sha256_file", refuse)
+    with pytest.raises(UserError, match="Permission denied"):
+        train(CONFIG, copy)
+    assert {p.name for p in (copy / "checkpoints").iterdir()} == {"4", "8", "12"}
+
+
+def test_a_run_that_goes_on_removes_the_checkpoint_that_is_being_read(copy, monkeypatch):
+    """Its owner prunes while somebody samples: the next one is taken, none is called damaged."""
+    folder, read = copy / "checkpoints", checkpoint._read
+
+    def pruned(directory, step, wanted):
+        if (folder / "8").is_dir() and step == 8:
+            monkeypatch.setattr(checkpoint, "_read", read)
+            (copy / "12").rename(folder / "12")
+            (folder / "8").rename(folder / "8.deleting")
+        return read(directory, step, wanted)
+
+    (folder / "12").rename(copy / "12")
+    monkeypatch.setattr(checkpoint, "_read", pruned)
+    assert open_bundle(copy).step == 12
 
 
 def test_files_that_do_not_belong(copy):

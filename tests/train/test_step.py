@@ -115,6 +115,25 @@ def test_lazy_adam_is_adam_where_every_group_is_present():
     )
 
 
+def test_a_step_that_is_not_finite_changes_no_weight_and_no_moment():
+    """One is skipped, the second in a row stops the run for good, whatever comes after."""
+    config = tiny.change(tiny.CONFIG, train={"skip_nonfinite": 1})
+    good = jax.tree.map(jnp.asarray, BATCH)
+    bad = good | {"image": good["image"].at[0].set(jnp.nan)}
+    run = jax.jit(step.make_step(config))
+    state, _ = run(start(config), good)
+    held, metrics = run(state, bad)
+    assert (int(held.step), int(metrics["nonfinite_steps"])) == (2, 1)
+    chex.assert_trees_all_equal((held.collections, held.opt), (state.collections, state.opt))
+    again, _ = run(held, good)
+    assert [int(x) for x in (again.step, again.health.row, again.health.skipped)] == [3, 0, 1]
+    stopped, _ = run(held, bad)
+    later, metrics = run(stopped, good)
+    chex.assert_trees_all_equal(later, stopped)
+    assert [int(x) for x in (later.step, later.health.row, later.health.skipped)] == [2, 2, 2]
+    assert int(metrics["nonfinite_row"]) == 2
+
+
 def test_micro_batches_do_not_change_the_gradient():
     draws = step.draw(tiny.CONFIG, jax.tree.map(jnp.asarray, BATCH), jnp.zeros((), jnp.int32))
     weights = start(tiny.CONFIG).collections

@@ -12,7 +12,8 @@ from kind_jax.errors import UserError
 from kind_jax.evaluate import adm, judge_file
 from kind_jax.evaluate.record import check_record
 from kind_jax.evaluate.reference import open_reference_file
-from kind_jax.evaluate.shards import Shards, check_folder, sweep
+from kind_jax.evaluate.shards import Shards, check_folder
+from kind_jax.files import sweep
 
 SETTINGS = {"model": {"size": 4, "channels": 1}, "seed": 0}
 
@@ -52,6 +53,7 @@ def test_what_a_killed_evaluation_leaves(tmp_path):
     for name in (".samples.npz.0123456789ab.tmp", "shards/.00000.npz.0123456789ab.tmp", "notes.tmp", ".x.tmp"):
         (tmp_path / name).touch()
     sweep(tmp_path)
+    sweep(tmp_path / "shards")
     left = {p.name for p in tmp_path.rglob("*")}
     assert left == {".lock", "judge.safetensors", "settings.json", "shards", "notes.tmp", ".x.tmp"}
     (tmp_path / "settings.json").unlink()
