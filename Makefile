@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench
+WORLD_STAMP := $(VENV)/.world
 RUN ?= runs/digits
 ARGS ?=
+WORDNET ?= dict
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-all lint format train clean \
+.PHONY: demo test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed bench chaos
+	study-compose-speed bench chaos classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -23,11 +25,17 @@ demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a 
 	$(BIN)/kind-jax sample $(RUN)/artifact --classes 3,7 --out $(RUN)/samples_3_7.png
 	$(BIN)/kind-jax report $(RUN)
 
+tutorial: $(STAMP)  ## docs/tutorial.py: train, take apart, compose, transfer; pictures in runs/tutorial
+	$(BIN)/python docs/tutorial.py
+
 test: $(STAMP)  ## the tests, on CPU
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: $(STAMP)  ## the tests and their slow variants: every mesh shape
 	$(BIN)/python -m pytest $(WORKERS) -m '' $(ARGS)
+
+test-world: $(WORLD_STAMP)  ## imports and exports against PyTorch and diffusers themselves
+	$(BIN)/python -m pytest tests/interchange tests/vae $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
@@ -66,6 +74,9 @@ bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench A
 chaos: $(STAMP)  ## kill -9, flipped bits, mutated files, full disks, lost hosts: make chaos ARGS='--only kills'
 	JAX_PLATFORMS=cpu $(BIN)/python -m chaos $(ARGS)
 
+classes: $(STAMP)  ## the class table of the KIND protocol, from WordNet 3.0: make classes WORDNET=dict
+	$(BIN)/python -m classes.make --wordnet $(WORDNET)
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +85,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+$(WORLD_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[world]'
 	touch $@
 
 clean:

@@ -2,8 +2,7 @@
 
 kind-jax plan --config configs/dit_b2.py --mesh 8x1
 
-It can be planned and benchmarked today. Training needs a data source of latents; until there is one, kind-jax train
-refuses it with the shapes that do not match.
+For plans and benchmarks; configs/dit_b2_imagenet.py adds the data to train on.
 """
 
 from kind_jax.config import Config, published

@@ -2,8 +2,7 @@
 
 kind-jax plan --config configs/dit_s2.py --mesh 8x1
 
-It can be planned and benchmarked today. Training needs a data source of latents; until there is one, kind-jax train
-refuses it with the shapes that do not match.
+For plans and benchmarks. To train it: --data.source latents --data.protocol kind-base --data.flip --data.path LATENTS
 """
 
 from kind_jax.config import Config, published

@@ -21,9 +21,11 @@ from kind_jax.untrusted.text import printable
 VERBS = {
     "train": "train a model, or continue a run",
     "transfer": "move a model to new classes or a new domain: frozen learngenes, fresh tailors",
+    "latents": "encode a data set with an autoencoder, for training on latents",
     "sample": "draw images from a run or an artifact",
     "inspect": "show sizes, components and their energy",
-    "export": "write a run as an artifact: learngenes, params, one file of tailors per group",
+    "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",
+    "convert": "read an official DiT checkpoint or a diffusers folder; decompose it into learngenes and tailors",
     "compose": "choose classes and a budget, and write the model that serves them",
     "grow": "add classes to a model whose learngenes stay as they are",
     "shrink": "remove classes from a model",

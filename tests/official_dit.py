@@ -1,4 +1,4 @@
-"""The official PyTorch DiT's recorded weights, as collections of our model with every projection dense."""
+"""The official PyTorch DiT's recorded weights, as it names them and as collections of our model, dense throughout."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from kind_jax import partition
 from kind_jax.config import FactorConfig, ModelConfig
+from kind_jax.interchange import official
 
 REFERENCE = np.load(Path(__file__).parent / "fixtures" / "dit_reference.npz")
 
@@ -16,46 +17,15 @@ CONFIG = ModelConfig(
 )
 
 
-def _linear(prefix: str, name: str) -> dict[str, np.ndarray]:
-    return {
-        key: REFERENCE[f"{prefix}/{name}.{theirs}"].T
-        for key, theirs in (("kernel", "weight"), ("bias", "bias"))
-        if f"{prefix}/{name}.{theirs}" in REFERENCE
-    }
+def recorded(prefix: str = "weights") -> dict[str, np.ndarray]:
+    """Recorded ``weights`` or gradients (``grad``, recorded only for some) by their official names."""
+    names = (name for name in REFERENCE.files if name.startswith(f"{prefix}/"))
+    return {name.removeprefix(f"{prefix}/"): REFERENCE[name] for name in names}
 
 
-def collections(prefix: str = "weights") -> partition.Collections:
-    """Recorded ``weights`` or gradients (``grad``, recorded only for some) in our names and layouts."""
-    names = {
-        "attention/qkv": "attn.qkv",
-        "attention/o": "attn.proj",
-        "mlp_in": "mlp.fc1",
-        "mlp_out": "mlp.fc2",
-        "adaln": "adaLN_modulation.1",
-    }
-    blocks = [
-        {ours: _linear(prefix, f"blocks.{i}.{theirs}") for ours, theirs in names.items()} for i in range(CONFIG.depth)
-    ]
-    stacked = jax.tree.map(lambda *a: np.stack(a), *blocks) if prefix == "weights" else {}
-    conv = REFERENCE[f"{prefix}/x_embedder.proj.weight"]  # [width, channel, row, column]
-    flat = {f"blocks/{name}": layer for name, layer in stacked.items()} | {
-        "patch_embed": {
-            "kernel": conv.transpose(2, 3, 1, 0).reshape(-1, CONFIG.width),
-            "bias": REFERENCE[f"{prefix}/x_embedder.proj.bias"],
-        },
-        "time_embed/hidden": _linear(prefix, "t_embedder.mlp.0"),
-        "time_embed/out": _linear(prefix, "t_embedder.mlp.2"),
-        "label_embed": {"table": REFERENCE[f"{prefix}/y_embedder.embedding_table.weight"]},
-        "final/adaln": _linear(prefix, "final_layer.adaLN_modulation.1"),
-        "final/linear": _linear(prefix, "final_layer.linear"),
-    }
-    leaves = {f"{path}/{leaf}": a for path, layer in flat.items() for leaf, a in layer.items()}
-    return {"learngenes": {}, "tailors": {}, "params": jax.tree.map(jnp.asarray, partition.unflatten(leaves))}
-
-
-def gradient_of_block(index: int, name: str) -> dict[str, np.ndarray]:
-    """Recorded gradient of one linear layer of one block, in our layout."""
-    return _linear("grad", f"blocks.{index}.{name}")
+def collections() -> partition.Collections:
+    """The recorded weights in our names and layouts."""
+    return jax.tree.map(jnp.asarray, official.to_collections(CONFIG, recorded()))
 
 
 def to_nhwc(a: np.ndarray) -> np.ndarray:

@@ -52,6 +52,9 @@ class Arguments:
     """Images drawn at a time, over all devices; the noise depends on it."""
     judge_steps: int | None = None
     """Training steps of the judge; default: those that report takes."""
+    vae: Path | None = None
+    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
+    if its folder exists."""
 
 
 def run(args: list[str]) -> int:
@@ -69,6 +72,7 @@ def run(args: list[str]) -> int:
     from kind_jax.evaluate.shards import check_folder
     from kind_jax.files import sweep
     from kind_jax.train.lock import run_lock
+    from kind_jax.vae import pictures
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
@@ -79,13 +83,22 @@ def run(args: list[str]) -> int:
         count=parsed.count,
         seed=parsed.seed,
         batch=parsed.batch,
+        vae=pictures.choose(parsed.vae, bundle.config),
     )
     if plan.shape[-1] not in (1, 3):
-        raise UserError(f"the model draws {plan.shape[-1]} channels, but metrics need images in grey or RGB.")
+        raise UserError(
+            f"the model draws {plan.shape[-1]} channels, but metrics need images in grey or RGB; of latents, --vae DIR "
+            "makes images."
+        )
+    if parsed.extractor == "judge" and bundle.config.data.source == "latents":
+        raise UserError(
+            "--extractor is judge, which learns from real images, but the data set of the run holds latents, so it "
+            "must be inception or your own."
+        )
     extractor, details, dims = _given(parsed, plan.shape)
     check_count(plan.count, dims, "--count")
     if parsed.reference is None:
-        reference = evaluation.real_images(bundle, plan.classes, "train")
+        reference = evaluation.real_images(plan, plan.classes, "train")
     else:
         reference = open_reference_file(parsed.reference, plan.shape)
     if reference.most is not None:
@@ -156,7 +169,7 @@ def _judge(parsed: Arguments, plan: Plan, out: Path, details: dict[str, Any]) ->
     cache = (parsed.source if shared else out) / JUDGE
     if not cache.exists():
         print("training the judge, a classifier of real images ...", flush=True)
-    return evaluation.judge_extractor(plan.bundle, steps=details["steps"], cache=cache)
+    return evaluation.judge_extractor(plan, steps=details["steps"], cache=cache)
 
 
 def _say(record: dict[str, Any], out: Path) -> None:

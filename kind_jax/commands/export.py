@@ -1,40 +1,59 @@
-"""``kind-jax export``: write a run as an artifact that can be shared and fetched in parts."""
+"""``kind-jax export``: write a model as an artifact that can be fetched in parts, or in another program's format."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from kind_jax.commands.console import parse_classes, say_paths, table
 
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Write learngenes, dense parameters and one file of tailors per group as safetensors, with a manifest."""
+    """Write a model: learngenes, dense parameters and one file of tailors per group as safetensors, with a manifest; or
+    for other programs."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run, or an artifact to take classes out of."""
     out: Path
-    """Folder to write; it must not exist yet."""
+    """Folder to write, or the .safetensors file for --to dit; it must not exist yet."""
+    to: Literal["artifact", "dit", "diffusers", "stablehlo"] = "artifact"
+    """artifact: ours; dit: the official state dict; diffusers: a folder for DiTTransformer2DModel.from_pretrained;
+    stablehlo: a program that needs no kind_jax. dit and diffusers take models without gated tailors, like those of
+    kind-jax compose --form dense."""
     classes: str | None = None
     """Classes like 3,7 whose tailors to include; default: all."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     replace: bool = False
-    """Replace an artifact that exists at --out."""
+    """Replace what exists at --out, if it is of the same kind."""
 
 
 def run(args: list[str]) -> int:
-    """Parse ``args`` and write the artifact; returns the exit code."""
+    """Parse ``args`` and write the model; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax export")
     classes = parse_classes(parsed.classes)
+    if parsed.to in ("dit", "diffusers"):
+        from kind_jax.interchange.outgoing import check_out
 
-    from kind_jax.deploy.bundle import export, open_bundle
+        check_out(parsed.to, parsed.out, replace=parsed.replace)
+
+    from kind_jax.deploy.bundle import open_bundle
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    {"artifact": _artifact, "dit": _dit, "diffusers": _diffusers, "stablehlo": _stablehlo}[parsed.to](bundle, parsed)
+    return 0
+
+
+def _artifact(bundle: Bundle, parsed: Arguments) -> None:
+    from kind_jax.deploy.bundle import export
+
     manifest = export(bundle, parsed.out, replace=parsed.replace)
     rows = [
         (name, f"{info['bytes']:,}", str(len(info["arrays"])), info["sha256"][:12])
@@ -42,4 +61,36 @@ def run(args: list[str]) -> int:
     ]
     table(f"{parsed.out} (step {bundle.step}, {bundle.weights} weights)", ("file", "bytes", "arrays", "SHA-256"), rows)
     say_paths("exported", {"artifact": parsed.out})
-    return 0
+
+
+def _dit(bundle: Bundle, parsed: Arguments) -> None:
+    from kind_jax.interchange.outgoing import save_dit
+
+    off = save_dit(bundle, parsed.out, replace=parsed.replace)
+    if off:
+        print(
+            f"warning: the model has diffusers' time frequencies or epsilon; the official code's outputs with these "
+            f"weights differ by up to {off:.1e} of the largest output"
+        )
+    say_paths("exported", {"state dict": parsed.out})
+
+
+def _diffusers(bundle: Bundle, parsed: Arguments) -> None:
+    from kind_jax.interchange.outgoing import save_diffusers
+
+    off = save_diffusers(bundle, parsed.out, replace=parsed.replace)
+    if off:
+        print(
+            f"warning: the model has the official time frequencies, which diffusers has no setting for; without the "
+            f"line that README.md in the folder gives, its outputs differ by up to {off:.1e} of the largest output"
+        )
+    say_paths("exported", {"folder": parsed.out})
+
+
+def _stablehlo(bundle: Bundle, parsed: Arguments) -> None:
+    from kind_jax.interchange import stablehlo
+
+    stablehlo.export(bundle, parsed.out, replace=parsed.replace)
+    paths = {"program": stablehlo.PROGRAM, "weights": stablehlo.WEIGHTS, "signature": stablehlo.SIGNATURE}
+    paths |= {"example": stablehlo.SCRIPT}
+    say_paths("exported", {name: parsed.out / file for name, file in paths.items()})

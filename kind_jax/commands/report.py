@@ -51,7 +51,9 @@ def run(args: list[str]) -> int:
 
     bundle = open_bundle(parsed.source)
     loss = _loss(parsed.source)  # may refuse the metrics, so before the work
-    summary, quality = _quality(bundle, parsed)
+    # The judge looks at the pixels of the training images, which a data set of latents does not have.
+    latent = bundle.config.data.source == "latents"
+    summary, quality = ([], None) if latent else _quality(bundle, parsed)
     sections = [loss, *_grids(bundle, parsed.seed), quality, *_anatomy(bundle)]
     out = parsed.out or parsed.source / "report.html"
     title = f"{parsed.source.name}: step {bundle.step}"
@@ -85,14 +87,20 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
     from kind_jax.evaluate import diversion
     from kind_jax.images import grid, png_bytes
     from kind_jax.report import Picture, Pictures
+    from kind_jax.vae import decode_in_batches
+    from kind_jax.vae.pictures import choose
 
     config, collections = bundle.config, bundle.collections
+    vae = choose(None, config)
     classes = np.arange(min(config.model.num_classes, 10), dtype=np.int32)
     labels = np.tile(classes, ROWS)
 
     def picture(images: np.ndarray, caption: str) -> Picture:
+        if vae is not None:
+            images = decode_in_batches(vae, images)
         visible = images if images.shape[-1] in (1, 3) else images[..., :3]
-        return Picture(png=png_bytes(grid(visible, len(classes), scale=4)), caption=caption, pixelated=True)
+        scale = max(1, 32 // visible.shape[1])
+        return Picture(png=png_bytes(grid(visible, len(classes), scale=scale)), caption=caption, pixelated=scale > 1)
 
     def drawn(condition: str) -> np.ndarray:
         return diversion.draw(config, collections, condition, labels, seed=seed)

@@ -36,6 +36,9 @@ class Arguments:
     """Sampler; default: as configured."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
+    vae: Path | None = None
+    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
+    if its folder exists."""
 
 
 def run(args: list[str]) -> int:
@@ -53,19 +56,27 @@ def run(args: list[str]) -> int:
 
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.images import grid, save_png
+    from kind_jax.vae import decode_in_batches, pictures
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
     sampler = dataclasses.replace(bundle.config.sampler, **changes)
     dataclasses.replace(bundle.config, sampler=sampler)  # refuses a sampler that does not fit the diffusion process
+    vae = pictures.choose(parsed.vae, bundle.config)
     columns = classes or tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0)
     labels = np.tile(np.array(columns, np.int32), parsed.rows)
     images = bundle.sample(labels, seed=parsed.seed, sampler=sampler)
+    if vae is not None:
+        images = decode_in_batches(vae, images)
     name = "samples.png" if classes is None else f"samples_{'_'.join(map(str, classes))[:60]}.png"
     inside = parsed.source / name if (parsed.source / "config.json").is_file() else None
     out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_{name}"
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]
-    save_png(out, grid(visible, len(columns), scale=max(1, 48 // bundle.config.model.size)))
+    save_png(out, grid(visible, len(columns), scale=max(1, 48 // images.shape[1])))
     names = ", ".join(bundle.class_names[c] for c in columns)
     say_paths(f"{len(labels)} images, columns: {names} (step {bundle.step}, {bundle.weights} weights)", {"grid": out})
+    if vae is not None:
+        print(f"decoded by the VAE {vae.origin} (SHA-256 {vae.fingerprint:.12}...)")
+    elif visible is not images:
+        print(f"the grid shows 3 of {images.shape[-1]} channels; --vae DIR decodes latents to pictures")
     return 0

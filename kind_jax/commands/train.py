@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -20,6 +21,9 @@ class Arguments:
 
     config: Path | None = None
     """Python file with get_config(); needed. Every setting below can override it."""
+    init: Path | None = None
+    """A run or an artifact whose model is trained further, all of it: its model is taken over, its weights are step 0.
+    A run that has begun needs it no more."""
     workdir: Path | None = None
     """Folder of the run; default: runs/ and the name of the config file."""
     stop_after: int | None = None
@@ -29,29 +33,64 @@ class Arguments:
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
+def _default_folder(config: str | Path | None) -> Path:
+    return Path("runs") / Path(config or "").stem
+
+
+def _source(init: str | None, directory: Path) -> Config | None:
+    """The settings of the model that a run begins from, or began from; None for random weights."""
+    if init is None and not (directory / "config.json").is_file():
+        return None
+    from kind_jax.transfer import whole
+
+    return whole.saved_settings(directory) if init is None else whole.settings_of(Path(init))
+
+
+def _begin(
+    config: Config, source: Config, init: Path | None, directory: Path
+) -> tuple[Config, Callable[[], dict[str, Any]] | None]:
+    """The complete config, and what gives the weights of step 0."""
+    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.transfer import whole
+
+    if init is None:
+        return whole.go_on(config, source), None
+    config, weights = whole.begin(config, open_bundle(init))
+    whole.check_same(config, directory)
+    return config, [weights].pop  # nothing else keeps them while the run trains
+
+
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
     path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
     base = load_file(path) if path else Config()
+    source = _source(option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path)))
+    if source is not None:
+        from kind_jax.transfer import whole
+
+        base = whole.adopt(base, source)
     parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a Python file with get_config(), like configs/digits.py."
         )
-    directory = parsed.workdir or Path("runs") / parsed.config.stem
+    directory = parsed.workdir or _default_folder(parsed.config)
 
     from kind_jax.train import hosts  # after parsing: `--help` should not wait for JAX
     from kind_jax.train.loop import train
 
     hosts.join()
 
-    summary = train(parsed.settings, directory, stop_after=parsed.stop_after, resume=parsed.resume)
+    config, initial = parsed.settings, None
+    if source is not None:
+        config, initial = _begin(config, source, parsed.init, directory)
+    summary = train(config, directory, stop_after=parsed.stop_after, resume=parsed.resume, initial=initial)
     if not hosts.is_first():
         return EXIT_RESTARTABLE if summary.interrupted else 0
     print(f"waits: {summary.waits}")
-    state = "finished" if summary.step >= parsed.settings.train.steps else "stopped"
+    state = "finished" if summary.step >= config.train.steps else "stopped"
     say_paths(
-        f"{state} at step {summary.step} of {parsed.settings.train.steps} after {summary.seconds:.0f} s",
+        f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
         {
             "checkpoints": directory / "checkpoints",
             "metrics": directory / "metrics.jsonl",

@@ -6,8 +6,8 @@ config as JSON and reads it back through :func:`from_json`, which refuses unknow
 
 from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import Contraction, FactorConfig, Form, ModelConfig, Projection, dit
-from kind_jax.config.published import published
+from kind_jax.config.model import Contraction, FactorConfig, Form, ModelConfig, Projection, TimeFrequencies, dit
+from kind_jax.config.published import imagenet, onto, published
 from kind_jax.config.run import Config, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
@@ -25,12 +25,15 @@ __all__ = [
     "OptimizerConfig",
     "Projection",
     "SamplerConfig",
+    "TimeFrequencies",
     "TrainConfig",
     "TransferConfig",
     "change",
     "dit",
     "from_json",
+    "imagenet",
     "load_file",
+    "onto",
     "published",
     "to_json",
 ]

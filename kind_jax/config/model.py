@@ -10,6 +10,8 @@ from kind_jax.errors import UserError
 
 Contraction = Literal["auto", "factored", "folded"]
 
+TimeFrequencies = Literal["dit", "diffusers"]
+
 Projection = Literal["qkv", "q", "k", "v", "o", "mlp_in", "mlp_out", "adaln"]
 
 # Far beyond any model, but a config that somebody else wrote cannot ask for what no machine has.
@@ -112,6 +114,10 @@ class ModelConfig:
         on and drops only its label embedding. ``all`` and ``mean`` cost time that grows with the groups.
       label_embedding: whether the class also enters through DiT's embedding table.
       learn_sigma: whether the model predicts a variance beside the mean (doubles the output channels).
+      time_frequencies: how the 128 frequencies of the time features are spaced, exp(-ln(10⁴) i / n): ``dit`` has
+        n = 128, as the official code, ``diffusers`` n = 127, as diffusers' DiTTransformer2DModel.
+      mlp_norm_eps: what the norm before the MLP adds to the variance; DiT's other norms add 1e-6, and so does this one
+        in the official code, but diffusers has a setting for it (norm_eps, 1e-5 unless told otherwise).
       scan_unroll: blocks in one iteration of the scan over depth; 0 unrolls the whole stack.
       dtype: the dtype of activations; parameters are float32.
       contraction: how components that all samples share meet their input: ``factored`` as two thin products, ``folded``
@@ -134,6 +140,8 @@ class ModelConfig:
     null_gate: Literal["learngenes", "all", "mean", "keep"] = "learngenes"
     label_embedding: bool = True
     learn_sigma: bool = True
+    time_frequencies: TimeFrequencies = "dit"
+    mlp_norm_eps: float = 1e-6
     scan_unroll: int = 1
     remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -147,6 +155,8 @@ class ModelConfig:
         fits = 0 < self.mlp_ratio <= _MOST_RATIO and round(self.width * self.mlp_ratio) >= 1
         wanted = f"at most {_MOST_RATIO} and leave the MLP at least one unit"
         require(fits, "model.mlp_ratio", self.mlp_ratio, wanted)
+        eps = self.mlp_norm_eps
+        require(0 < eps <= 1, "model.mlp_norm_eps", eps, "positive and at most 1")
         unroll, most = self.scan_unroll, _MOST["depth"]
         require(0 <= unroll <= most, "model.scan_unroll", unroll, f"0 (the whole stack) or more, at most {most}")
         require(

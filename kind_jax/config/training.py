@@ -17,35 +17,54 @@ class DataConfig:
       source: grey images of 8x8 pixels made from files inside installed packages, without a download, and prepared as
         a TFDS data set on first use: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
         Cyrillic capitals rendered from matplotlib's fonts (ten classes; strokes of other shapes); ``textures``, crops
-        of photographs, a brain scan and a map of heights (eight classes; no strokes at all). Or ``folder``: image files
-        in one folder a class, below ``train`` and ``test`` (or ``val``) in ``path``; classes are numbered in the order
-        of their names in ``train``.
+        of photographs, a brain scan and a map of heights (eight classes; no strokes at all).
+        ``folder``: image files in ``path``, which holds ``train`` and perhaps ``test`` (or ``val``), or is itself the
+        training images. Where these hold folders, every folder is a class, numbered in the order of the names in
+        ``train``, and images beside folders are left out (without ``train``, refused); where they hold images and no
+        folder, all are one class, named after ``path``.
+        ``tfds``: the data set ``name`` in the TFDS data_dir ``path``, prepared there as array_record; ``test`` is its
+        split test, validation or val, the first of them that has labels; records without a label are one class.
+        ``latents``: a folder that ``kind-jax latents`` wrote.
       path: folder that holds prepared data sets; None is ``data`` under the user's cache folder. For ``folder``, the
-        folder that holds ``train``.
-      classes: labels of the data set that are used, renumbered 0, 1, 2, ... in this order; None is all of them.
-      seed: seed of the shuffle.
+        folder that holds ``train`` or images; for ``tfds`` the data_dir, of which None is TFDS's own default; for
+        ``latents``, the folder that holds latents.json.
+      name: of the data set of ``tfds``, as TFDS writes it: like imagenet2012, or my_set/config:1.0.0.
+      classes: labels of the data set that are used, renumbered 0, 1, 2, ... in this order; None is all of them. Where
+        there is a ``protocol``, labels of its classes.
+      protocol: classes that are unions of ImageNet's 1000 (docs/classes.md): all 611 of the paper's protocol, the 150
+        base or the 461 novel ones. Images of other classes are left out.
+      seed: seed of the shuffle, the flips and the noise of latents.
+      flip: whether a training batch mirrors half of its images, drawn anew in every epoch.
       workers: processes that decode images; 0 decodes in threads of the training process.
-      size: pixels on a side to which the images of ``folder`` are scaled and cropped; other sources have their own.
-      channels: to which the images of ``folder`` are converted, 3 for colour, 1 for grey; other sources have their own.
+      size: pixels on a side to which image files are scaled and cropped (``folder``, ``tfds``); other sources have
+        their own.
+      channels: to which image files are converted, 3 for colour, 1 for grey; other sources have their own.
       skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
+      vae: folder of the autoencoder (diffusers' AutoencoderKL) that turns samples of a model of latents into pictures.
     """
 
     __pydantic_config__ = STRICT
 
-    source: Literal["digits", "glyphs", "textures", "folder"] = "digits"
+    source: Literal["digits", "glyphs", "textures", "folder", "tfds", "latents"] = "digits"
     path: str | None = None
+    name: str | None = None
     classes: tuple[int, ...] | None = None
+    protocol: Literal["kind-611", "kind-base", "kind-novel"] | None = None
     seed: int = 0
+    flip: bool = False
     workers: int = 0
     size: int = 256
     channels: Literal[1, 3] = 3
     skip_bad: float = 0.01
+    vae: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.workers <= 1024, "data.workers", self.workers, "between 0 and 1024")
         require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
         require(1 <= self.size <= 8192, "data.size", self.size, "between 1 and 8192")
         require(0 <= self.skip_bad <= 1, "data.skip_bad", self.skip_bad, "between 0 and 1")
+        wanted = "given for data.source 'tfds', like imagenet2012 or my_set/config:1.0.0"
+        require(self.source != "tfds" or self.name is not None, "data.name", self.name, wanted)
         if self.classes is not None:
             require(len(self.classes) > 0, "data.classes", self.classes, "at least one class")
             require(len(set(self.classes)) == len(self.classes), "data.classes", self.classes, "free of repetitions")

@@ -17,10 +17,10 @@ class TransferConfig:
     """Transfer to new classes or a new domain.
 
     Attributes:
-      method: ``none`` trains from scratch. ``kind`` freezes learngenes and dense parameters and trains fresh tailors.
-        ``full`` trains everything, starting from the source's weights. ``layers`` inherits only the blocks ``layers``
-        and trains everything (heuristic learngene). The others freeze a dense model and train adapters of its
-        kernels: ``lora``, ``pissa``, ``dora``, ``svdiff``, ``oft``.
+      method: ``none`` is no transfer: training from scratch, or from a whole model (train.py --init). ``kind`` freezes
+        learngenes and dense parameters and trains fresh tailors. ``full`` trains everything, starting from the source's
+        weights. ``layers`` inherits only the blocks ``layers`` and trains everything (heuristic learngene). The others
+        freeze a dense model and train adapters of its kernels: ``lora``, ``pissa``, ``dora``, ``svdiff``, ``oft``.
       thaw: frozen dense parameters that are trained all the same, as beginnings of their paths, like ``final`` or
         ``blocks/adaln``. The rows of new classes in a label embedding are always trained; ``kind`` keeps its null row.
       tailors: how fresh tailors begin. ``random``: as a new model's. ``silent``: the same with s = 0, so that the model

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
@@ -13,14 +16,20 @@ from jaxtyping import Float, Int32
 
 from kind_jax.config import DataConfig
 from kind_jax.data import folder as folders
+from kind_jax.data import labels as labelling
+from kind_jax.data import latents
+from kind_jax.data.bad import check_share
 from kind_jax.data.decode import to_float
 from kind_jax.data.folder import FolderSource
+from kind_jax.data.latent_files import Index
+from kind_jax.data.named import open_named
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
 from kind_jax.errors import UserError
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
 MEMORY_LIMIT = 1 << 30
+_BLOCK = 256  # records read at a time
 
 
 @runtime_checkable
@@ -42,6 +51,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """A source that draws what a training batch has of its records, instead of giving the same every time."""
+
+    def draw(self, indices: Sequence[int] | np.ndarray, *, seed: int, first: int, flip: bool) -> dict[str, np.ndarray]:
+        """As ``gather``, for records that stand in the global stream from position ``first`` on.
+
+        Args:
+          flip: whether half of the images are mirrored.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One split of a data set.
@@ -52,8 +74,11 @@ class Dataset:
       image_shape: (H, W, C).
       fingerprint: what identifies the records and their order, as JSON values. Its ``content`` is the SHA-256 of the
         decoded records of a set in memory, and only the sizes of the record files of a larger one: reading those whole
-        would delay every start. That of a folder is the SHA-256 of all paths and sizes.
+        would delay every start. That of a folder is the SHA-256 of all paths and sizes, that of latents of their
+        files' checksums.
       bad: a line about each record that was left out because it cannot be read.
+      flip: whether training batches mirror half of the images.
+      latents: what is said about latents where the images are latents; None where they are pixels.
     """
 
     source: Source
@@ -61,6 +86,8 @@ class Dataset:
     image_shape: tuple[int, int, int]
     fingerprint: dict[str, Any]
     bad: tuple[str, ...] = ()
+    flip: bool = False
+    latents: Index | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,91 +115,122 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
     """Open a split of the configured data set, preparing the data set on first use.
 
     A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here, without the records that
-    cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every label
-    once.
+    cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every record
+    once for its label, without decoding images.
 
     Raises:
       UserError: ``data.path`` is unusable, ``data.classes`` names an unknown class, the prepared data set is damaged,
         more than ``data.skip_bad`` of its records cannot be read, or an installed package lacks a file that the data
         set is made from.
     """
-    return _open_folder(config, split) if config.source == "folder" else _open_prepared(config, split)
+    if config.source == "folder":
+        return _open_folder(config, split)
+    if config.source == "latents":
+        return _open_latents(config, split)
+    return _open_prepared(config, split)
 
 
 def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
-    folder, names = folders.find_split(config.path, split)
-    classes = _chosen(config, names, config.path)
-    chosen = sorted((names[label], new) for new, label in enumerate(classes))  # records stay in the order of names
-    files, digest = folders.list_files(folder, chosen, config.size, config.channels)
+    found = folders.find_split(config.path, split)
+    labels = labelling.choose(config, found.classes, str(config.path))
+    numbered = zip(found.folders, labels.renumber.tolist(), strict=True)
+    chosen = [(name, new) for name, new in numbered if new >= 0]  # records stay in the order of names
+    files, digest = folders.list_files(found.folder, chosen, config.size, config.channels)
     if not len(files):
-        raise UserError(f"{str(folder)!r} has no image of the classes that data.classes names.")
+        raise UserError(f"{str(found.folder)!r} has no image of the classes that {_choice(config)} names.")
     source, bad = files, []
-    if _fits_in_memory(files, (config.size, config.size, config.channels)):
-        pixels, labels, bad = files.decode_all(config.skip_bad)
-        source = MemorySource(images=to_float(pixels), labels=labels)
+    image_shape = (config.size, config.size, config.channels)
+    if _fits_in_memory(files, image_shape):
+        pixels, numbers, bad = files.decode_all(config.skip_bad)
+        source = MemorySource(images=to_float(pixels), labels=numbers)
         digest = _hash(source)
     return Dataset(
         source=source,
-        class_names=tuple(names[label] for label in classes),
-        image_shape=(config.size, config.size, config.channels),
+        class_names=labels.names,
+        image_shape=image_shape,
         fingerprint={
             "name": "folder",
             "reading": folders.READING,
             "split": split,
             "records": len(source),
             "content": {"sha256": digest},
-            "classes": list(classes),
-            "image_shape": [config.size, config.size, config.channels],
+            **labels.fingerprint,
+            "image_shape": list(image_shape),
         },
         bad=tuple(bad),
+        flip=config.flip,
     )
 
 
 def _open_prepared(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
-    folder = prepare(config.source, data_root(config.path))
-    prepared = open_prepared(folder, split)
-    names = prepared.class_names
-    classes = _chosen(config, names, prepared.name)
-    renumber = np.full(len(names), -1, np.int32)
-    renumber[list(classes)] = np.arange(len(classes), dtype=np.int32)
-
+    if config.source == "tfds":
+        prepared = open_named(config, split)
+    else:
+        prepared = open_prepared(prepare(config.source, data_root(config.path)), split)
+    labels = labelling.choose(config, prepared.class_names, prepared.name)
     records = RecordSource(
-        records=prepared.records, keep=None, renumber=renumber, image_shape=prepared.image_shape, folder=folder
-    )
+        records=prepared.records, keep=None, renumber=labels.renumber, image_shape=prepared.image_shape,
+        folder=prepared.folder, encoded=prepared.encoded,
+    )  # fmt: skip
     source, bad = records, []
     if _fits_in_memory(records, prepared.image_shape):
         source, bad = _decode(records, config.skip_bad)
         content = {"sha256": _hash(source)}
     else:
-        if config.classes is not None:
+        if not labels.all_used:
             keep, bad = _selected(records, config.skip_bad)
             source = dataclasses.replace(records, keep=keep)
         content = {"sizes": {path.name: path.stat().st_size for path in prepared.files}}
     if len(source) == 0:
-        raise UserError(f"data.classes is {classes}, but the {split} split of {prepared.name} has no such record.")
+        raise UserError(f"the {split} split of {prepared.name} has no record of what {_choice(config)} names.")
     return Dataset(
         source=source,
-        class_names=tuple(names[label] for label in classes),
+        class_names=labels.names,
         image_shape=prepared.image_shape,
         fingerprint={
             "name": prepared.name,
             "version": prepared.version,
+            **({"reading": folders.READING} if prepared.encoded else {}),
             "split": split,
             "records": len(source),
             "content": content,
-            "classes": list(classes),
+            **labels.fingerprint,
             "image_shape": list(prepared.image_shape),
         },
         bad=tuple(bad),
+        flip=config.flip,
     )
 
 
-def _chosen(config: DataConfig, names: Sequence[str], of: str | None) -> tuple[int, ...]:
-    classes = tuple(range(len(names))) if config.classes is None else config.classes
-    unknown = [label for label in classes if not 0 <= label < len(names)]
-    if unknown:
-        raise UserError(f"data.classes contains {unknown[0]}, but the classes of {of} are 0 to {len(names) - 1}.")
-    return classes
+def _open_latents(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
+    index, found = latents.open_split(config.path, split)
+    labels = labelling.choose(config, index.class_names, str(config.path))
+    folder = Path(config.path or "").expanduser() / split
+    source, bad = latents.open_source(folder, index, found, labels.renumber, config.skip_bad, memory=MEMORY_LIMIT)
+    if len(source) == 0:
+        raise UserError(f"the {split} split of {config.path!r} has no record of what {_choice(config)} names.")
+    return Dataset(
+        source=source,
+        class_names=labels.names,
+        image_shape=index.shape,
+        fingerprint={
+            "name": "latents",
+            "reading": latents.READING,
+            "split": split,
+            "records": len(source),
+            "content": {"sha256": found.digest},
+            "vae": index.vae.fingerprint,
+            **labels.fingerprint,
+            "image_shape": list(index.shape),
+        },
+        bad=tuple(bad),
+        flip=config.flip,
+        latents=index,
+    )
+
+
+def _choice(config: DataConfig) -> str:
+    return "data.classes" if config.classes is not None else "data.protocol"
 
 
 def _fits_in_memory(records: RecordSource | FolderSource, image_shape: tuple[int, int, int]) -> bool:
@@ -182,23 +240,29 @@ def _fits_in_memory(records: RecordSource | FolderSource, image_shape: tuple[int
 def _decode(source: RecordSource, limit: float) -> tuple[MemorySource, list[str]]:
     """The records that can be read; of one that cannot in a sound file a line."""
     images, labels, bad = [], [], []
-    for start in range(0, len(source), 1024):
-        block = range(start, min(start + 1024, len(source)))
-        source.refuse_damaged_files(block)
-        chunk = source.gather_good(block, limit, bad)
-        selected = chunk["label"] >= 0
-        images.append(chunk["image"][selected])
-        labels.append(chunk["label"][selected])
+
+    def block(start: int) -> tuple[dict[str, np.ndarray], list[str]]:
+        indices, lines = range(start, min(start + _BLOCK, len(source))), []
+        source.refuse_damaged_files(indices)
+        return source.gather_good(indices, 1.0, lines), lines
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for chunk, lines in pool.map(block, range(0, len(source), _BLOCK)):
+            for line in lines:
+                bad.append(line)
+                check_share(len(bad), len(source), limit, lambda: bad[-1])
+            selected = chunk["label"] >= 0
+            images.append(chunk["image"][selected])
+            labels.append(chunk["label"][selected])
     return MemorySource(images=np.concatenate(images), labels=np.concatenate(labels)), bad
 
 
 def _selected(source: RecordSource, limit: float) -> tuple[Int32[np.ndarray, " N"], list[str]]:
     """The numbers of the records of selected classes, and a line about each record whose class cannot be read."""
     numbers, bad = [], []
-    for start in range(0, len(source), 1024):
-        chunk = source.gather_good(range(start, min(start + 1024, len(source))), limit, bad)
-        numbers.append(chunk["index"][chunk["label"] >= 0])
-    return np.concatenate(numbers).astype(np.int32), bad
+    for start in range(0, len(source), _BLOCK):
+        numbers += source.selected(range(start, min(start + _BLOCK, len(source))), limit, bad)
+    return np.asarray(numbers, np.int32), bad
 
 
 def _hash(source: MemorySource) -> str:

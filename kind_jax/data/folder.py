@@ -1,4 +1,4 @@
-"""Folders of image files, one folder a class: listed at once, decoded when asked for."""
+"""Folders of image files, one folder a class or one class in all: listed at once, decoded when asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kind_jax.data.bad import check_share, read_around
 from kind_jax.data.decode import LIMIT, BadImage, decode, to_float
 from kind_jax.errors import UserError
 from kind_jax.untrusted.regular import read_small
-from kind_jax.untrusted.text import check_names
+from kind_jax.untrusted.text import check_names, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
@@ -117,42 +117,86 @@ class FolderSource:
         return np.stack(images), self.labels[keep], bad
 
 
-def find_split(path: str | None, split: str) -> tuple[Path, tuple[str, ...]]:
-    """The folder of a split, and the classes of the data set: the names of the folders in ``train``, sorted.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """Where the images of a split are.
+
+    Attributes:
+      folder: of the split.
+      classes: name of each class of the data set.
+      folders: the folder of each class below ``folder``; the empty string where the only class has none of its own.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+def find_split(path: str | None, split: str) -> Split:
+    """The folder of a split, and the classes of the data set.
+
+    The training images are in ``train`` where there is one, else in ``path`` itself, which then has no other split.
+    Classes are the folders there, sorted by name; where there are none, all images are one class named after ``path``.
 
     Raises:
-      UserError: ``data.path`` is not a folder with ``train`` and what is asked for, or classes do not fit.
+      UserError: ``data.path`` holds no images in one of these ways, or no such split, or classes do not fit.
     """
-    wanted = "a local folder that holds train/ and test/ or val/, each with one folder of images a class"
+    wanted = (
+        "a local folder that holds images, one folder of images a class, or such a folder called train and perhaps one "
+        "called test or val"
+    )
     if path is None or "://" in path or not (root := Path(path).expanduser()).is_dir():
         raise UserError(f"data.path is {path!r}, but for data.source 'folder' it must be {wanted}.")
-    if not (root / "train").is_dir():
-        raise UserError(f"data.path is {path!r}, where there is no train/, but it must be {wanted}.")
-    classes = _class_folders(root / "train")
-    if split == "train":
-        return root / "train", classes
-    folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if folder is None:
-        raise UserError(f"data.path is {path!r}, where there is neither test/ nor val/, but it must be {wanted}.")
-    unknown = sorted(set(_class_folders(folder)) - set(classes))
-    if unknown:
+    tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    train = root / "train" if (root / "train").is_dir() else root
+    if train == root and (tests or split != "train"):
+        beside = f" beside {tests[0].name}/" if tests else ""
+        raise UserError(f"data.path is {path!r}, where there is no train/{beside}, but it must be {wanted}.")
+    names, images = _listed(train)
+    if train == root and names and images:
         raise UserError(
-            f"{str(folder)!r} has the class {unknown[0]!r}, but every class must be one of the {len(classes)} in "
-            f"{str(root / 'train')!r}."
+            f"data.path is {path!r}, which holds images like {printable(images)!r} beside folders like {names[0]!r}: "
+            "put the images that are meant into one folder, or into one folder a class."
         )
-    return folder, classes
+    classes, folders = names, names
+    if not names:
+        if not images:
+            raise UserError(
+                f"{str(train)!r} has no folder and no file that ends in {' '.join(SUFFIXES)}, but it must have images, "
+                "or one folder of images for each class."
+            )
+        classes, folders = (root.resolve().name or "images",), ("",)
+        check_names(classes, root)
+    if split == "train":
+        return Split(folder=train, classes=classes, folders=folders)
+    if not tests:
+        raise UserError(f"data.path is {path!r}, where there is neither test/ nor val/, but it must be {wanted}.")
+    found, _ = _listed(tests[0])
+    unknown = [name for name in found if name not in set(folders)]
+    if unknown:
+        those = f"one of the {len(names)} in {str(train)!r}" if names else f"as in {str(train)!r}, which has no folders"
+        raise UserError(f"{str(tests[0])!r} has the class {unknown[0]!r}, but every class must be {those}.")
+    if names and not found:
+        raise UserError(f"{str(tests[0])!r} has no folder, but it must have the classes' folders as {str(train)!r}.")
+    return Split(folder=tests[0], classes=classes, folders=folders)
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
+def _listed(folder: Path) -> tuple[tuple[str, ...], str | None]:
+    """The names of the folders in a folder, sorted, and that of one image file in it, if there is one."""
+    names, image = [], None
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    names.append(entry.name)
+                elif image is None and entry.name.lower().endswith(SUFFIXES):
+                    image = entry.name
     except OSError as e:
         raise UserError(f"{str(folder)!r} cannot be listed: {e.strerror}.") from e
-    if not names:
-        raise UserError(f"{str(folder)!r} has no folder, but it must have one for each class.")
     check_names(names, folder)  # they go to terminals and into shared models
-    return tuple(names)
+    return tuple(sorted(names)), image
 
 
 def list_files(
@@ -162,8 +206,8 @@ def list_files(
 
     Args:
       folder: of the split.
-      classes: name of the folder and label of each, in the order in which they are numbered; one that is absent has no
-        files, as a test split may lack classes.
+      classes: name of the folder, empty for ``folder`` itself, and label of each, in the order in which files are
+        listed; a folder that is absent has no files, as a test split may lack classes.
       size, channels: of the images to be made of them.
 
     Returns:
@@ -178,7 +222,8 @@ def list_files(
         found = pool.map(lambda one: _class_files(folder, one[0]), classes)
         for (name, _), files in zip(classes, found, strict=True):
             if files is not None and not files:
-                raise UserError(f"The class {name!r} in {str(folder)!r} has no file that ends in {' '.join(SUFFIXES)}.")
+                which = f"The class {name!r} in {str(folder)!r}" if name else repr(str(folder))
+                raise UserError(f"{which} has no file that ends in {' '.join(SUFFIXES)}.")
             files = files or []
             digest.update(b"".join(b"%s\0%d\n" % file for file in files))
             names.append(b"".join(path for path, _ in files))

@@ -12,7 +12,9 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt32
 
-from kind_jax.data.dataset import Dataset, MemorySource, Source
+from kind_jax.data import augment
+from kind_jax.data.dataset import Dataset, Draws, MemorySource, Source
+from kind_jax.data.latents import MemoryLatents
 from kind_jax.errors import UserError
 
 # Describes the order of records for the fingerprint: change it whenever the stream changes.
@@ -38,6 +40,7 @@ class _Batches:
     source: Source
     batch: int
     seed: int
+    flip: bool
     shard: int
     shards: int
 
@@ -52,7 +55,14 @@ class _Batches:
             _epoch_order(records, self.seed, epoch)[max(0, start - epoch * records) : stop - epoch * records]
             for epoch in range(start // records, (stop - 1) // records + 1)
         ]
-        return self.source.gather(np.concatenate(parts))
+        indices = np.concatenate(parts)
+        if isinstance(self.source, Draws):
+            return self.source.draw(indices, seed=self.seed, first=start, flip=self.flip)
+        batch = self.source.gather(indices)
+        if self.flip:
+            mirrored = augment.flips(self.seed, start, rows)
+            batch["image"][mirrored] = batch["image"][mirrored, :, ::-1]
+        return batch
 
 
 class _Workers(grain.DatasetIterator):
@@ -102,11 +112,12 @@ _THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # counted i
 def batches(
     dataset: Dataset, *, batch: int, seed: int, shard: int = 0, shards: int = 1, workers: int = 0
 ) -> grain.DatasetIterator:
-    """Endless batches of a data set.
+    """Endless batches of a data set, mirrored at random where its ``flip`` is on.
 
     The global stream of records is one permutation of the data set after another; global batch k is records k * batch
     to (k + 1) * batch of it, so a batch may run across epochs and may be larger than the data set. Shard i of n gets
-    rows i * batch / n to (i + 1) * batch / n of every global batch: the stream does not depend on n.
+    rows i * batch / n to (i + 1) * batch / n of every global batch: the stream does not depend on n. Which images are
+    mirrored, and the noise of latents, follow from the seed and the position in the global stream.
 
     ``get_state`` is ``{"next_index": k}`` with k the number of the next global batch, the same on every shard and for
     any number of workers; ``set_state`` continues there exactly. Neither notices another data set, batch or seed:
@@ -115,7 +126,7 @@ def batches(
     Args:
       dataset: where records come from.
       batch: records in a global batch.
-      seed: of the shuffle, 0 to 2**32 - 1.
+      seed: of the shuffle and of what is drawn for every record, 0 to 2**32 - 1.
       shard: which part of each global batch is read here.
       shards: parts of a global batch, one for each host.
       workers: processes that decode records, 0 for threads; a data set in memory needs neither and uses none.
@@ -133,18 +144,19 @@ def batches(
         raise UserError(f"train.batch is {batch}, but it must be a multiple of {shards}, the number of hosts.")
     if not 0 <= seed < 2**32:
         raise UserError(f"data.seed is {seed}, but it must be between 0 and {2**32 - 1}.")
-    source = _Batches(source=dataset.source, batch=batch, seed=seed, shard=shard, shards=shards)
+    source = _Batches(source=dataset.source, batch=batch, seed=seed, flip=dataset.flip, shard=shard, shards=shards)
     stream = grain.MapDataset.source(source)
     if isinstance(dataset.source, MemorySource):
         return iter(stream.to_iter_dataset(_DIRECT))
-    if workers:
+    if workers and not isinstance(dataset.source, MemoryLatents):
         return _Workers(stream, workers)
     return iter(stream.to_iter_dataset(_THREADS))
 
 
 def fingerprint(dataset: Dataset, *, batch: int, seed: int) -> dict[str, Any]:
     """What determines the stream of :func:`batches`, as JSON values; saved beside the iterator's state."""
-    return {"dataset": dataset.fingerprint, "batch": batch, "seed": seed, "transforms": _TRANSFORMS}
+    found = {"dataset": dataset.fingerprint, "batch": batch, "seed": seed, "transforms": _TRANSFORMS}
+    return found | ({"flip": True} if dataset.flip else {})  # absent where it is off, as before there was a choice
 
 
 def describe_difference(saved: dict[str, Any], current: dict[str, Any]) -> str | None:

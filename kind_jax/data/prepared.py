@@ -96,18 +96,23 @@ class Prepared:
 
     Attributes:
       name, version: of the data set.
+      folder: that it is in.
       class_names: name of each label.
       image_shape: (H, W, C).
       records: TFDS data source; a record has a uint8 ``image`` [H, W, C] and an integer ``label``.
       files: the record files of the split.
+      encoded: whether ``image`` is instead the content of an image file, to be decoded to ``image_shape``; such a
+        record may lack ``label``, which is then 0.
     """
 
     name: str
     version: str
+    folder: Path
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     records: Any
     files: tuple[Path, ...]
+    encoded: bool = False
 
 
 def open_prepared(folder: Path, split: str) -> Prepared:
@@ -121,10 +126,22 @@ def open_prepared(folder: Path, split: str) -> Prepared:
       UserError: the folder is empty or damaged.
     """
     with refuse_damage(folder):
-        _check_entries(folder)
-        _check_features(_document(folder, "features.json"), folder)
-        _document(folder, "dataset_info.json")
+        check_folder(folder)
         return _open(folder, split)
+
+
+def check_folder(folder: Path) -> Any:
+    """What can be checked before TFDS looks at a folder, within :func:`refuse_damage`.
+
+    Returns:
+      The content of dataset_info.json.
+
+    Raises:
+      UserError: something in the folder is no file, or leads elsewhere, or features.json names foreign code.
+    """
+    _check_entries(folder)
+    _check_features(_document(folder, "features.json"), folder)
+    return _document(folder, "dataset_info.json")
 
 
 def _document(folder: Path, name: str) -> Any:
@@ -166,20 +183,30 @@ def _open(folder: Path, split: str) -> Prepared:
     check_names(names, folder / "label.labels.txt")
     if split not in builder.info.splits:
         raise damaged(folder, f"dataset_info.json has no split {split!r}")
-    info = builder.info.splits[split]
-    files = tuple(Path(path) for path in info.filepaths)
-    for path in files:
-        if path.parent != folder or path.name in ("", ".", ".."):  # a template in dataset_info.json names them
-            raise damaged(folder, f"dataset_info.json leads to {printable(path)}, which is not a file in the folder")
-    _check_counts(folder, files, info.shard_lengths)
+    files = record_files(folder, builder.info.splits[split])
     return Prepared(
         name=builder.name,
         version=str(builder.version),
+        folder=folder,
         class_names=tuple(names),
         image_shape=tuple(image.shape),
         records=builder.as_data_source(split),
         files=files,
     )
+
+
+def record_files(folder: Path, split: Any) -> tuple[Path, ...]:
+    """The files of a split (TFDS's ``SplitInfo``), which are in the folder and have the records that it lists.
+
+    Raises:
+      UserError: they do not.
+    """
+    files = tuple(Path(path) for path in split.filepaths)
+    for path in files:
+        if path.parent != folder or path.name in ("", ".", ".."):  # a template in dataset_info.json names them
+            raise damaged(folder, f"dataset_info.json leads to {printable(path)}, which is not a file in the folder")
+    _check_counts(folder, files, split.shard_lengths)
+    return files
 
 
 def _check_counts(folder: Path, files: Sequence[Path], lengths: Sequence[int]) -> None:

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Int32
 
 from kind_jax.data.bad import check_share, read_around
-from kind_jax.data.decode import BadImage, to_float
+from kind_jax.data.decode import BadImage, decode, to_float
 from kind_jax.data.prepared import damaged, refuse_damage
-from kind_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,11 +21,13 @@ class RecordSource:
     """Records read and decoded when they are asked for.
 
     Attributes:
-      records: TFDS data source that gives uint8 images and labels of the data set.
+      records: TFDS data source that gives uint8 images, or contents of image files, and labels of the data set.
       keep: which records are used; None is all of them.
       renumber: the new label of each label of the data set, -1 for one that is not selected.
       image_shape: (H, W, C) of every image.
       folder: named in errors.
+      encoded: whether images are contents of files, which are decoded to ``image_shape``; then a record may have no
+        label, which is label 0.
     """
 
     records: Any
@@ -34,6 +35,7 @@ class RecordSource:
     renumber: Int32[np.ndarray, " K"]
     image_shape: tuple[int, int, int]
     folder: Path
+    encoded: bool = False
 
     def __len__(self) -> int:
         return len(self.records) if self.keep is None else len(self.keep)
@@ -43,13 +45,12 @@ class RecordSource:
         return {"image": batch["image"][0], "label": batch["label"][0]}
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        try:
-            rows = [self._checked(row) for row in self.records.__getitems__([self._number(i) for i in indices])]
-            bad = np.full(len(rows), -1, np.int64)
-        except UserError:
-            raise
-        except Exception:  # TFDS fails as a whole: whose fault it is shows one by one
-            rows, bad = read_around(indices, len(self), self._read)
+        fetched = self._fetched(indices)
+
+        def read(index: int) -> tuple[np.ndarray, int]:
+            return self._checked(fetched[index] if index in fetched else self._row(index))
+
+        rows, bad = read_around(indices, len(self), read)
         labels = self.renumber[[label for _, label in rows]]
         return {"image": to_float(np.stack([image for image, _ in rows])), "label": labels, "bad": bad}
 
@@ -57,7 +58,7 @@ class RecordSource:
         """The name of a record and why it cannot be read."""
         name = f"record {self._number(index)} of {str(self.folder)!r}"
         try:
-            self._read(index)
+            self._checked(self._row(index))
         except BadImage as e:
             return f"{name}: {e}"
         return f"{name}: it could not be read a moment ago, but now it can"
@@ -75,6 +76,24 @@ class RecordSource:
             check_share(len(bad), len(self), limit, lambda: bad[-1])
         return {name: array[replaced < 0] for name, array in {**batch, "index": np.asarray(indices)}.items()}
 
+    def selected(self, indices: range, limit: float, bad: list[str]) -> list[int]:
+        """The numbers of those of several records that are of a class in use; images are not decoded.
+
+        Raises:
+          UserError: as :meth:`gather_good`.
+        """
+        fetched, found = self._fetched(indices), []
+        for index in indices:
+            try:
+                _, label = self._parts(fetched[index] if index in fetched else self._row(index))
+            except BadImage:
+                bad.append(self.explain(index))
+                check_share(len(bad), len(self), limit, lambda: bad[-1])
+                continue
+            if self.renumber[label] >= 0:
+                found.append(index)
+        return found
+
     def refuse_damaged_files(self, indices: range) -> None:
         """Tell damaged files from sound ones that hold a bad record.
 
@@ -87,18 +106,33 @@ class RecordSource:
     def _number(self, index: int) -> int:
         return int(index if self.keep is None else self.keep[index])
 
-    def _read(self, index: int) -> tuple[np.ndarray, int]:
+    def _fetched(self, indices: Sequence[int] | np.ndarray) -> dict[int, Any]:
+        """Records by index as TFDS gives them; none if one of them cannot be read."""
+        unique = list(dict.fromkeys(map(int, indices)))
         try:
-            return self._checked(self.records.__getitems__([self._number(index)])[0])
-        except (BadImage, UserError):
-            raise
+            return dict(zip(unique, self.records.__getitems__([self._number(i) for i in unique]), strict=True))
+        except Exception:  # TFDS fails as a whole: whose fault it is shows one by one
+            return {}
+
+    def _row(self, index: int) -> dict[str, Any]:
+        try:
+            return self.records.__getitems__([self._number(index)])[0]
         except Exception as e:  # ArrayRecord, protobuf and Pillow raise many types
             raise BadImage(" ".join(str(e).split())[:200] or type(e).__name__) from e
 
-    def _checked(self, row: dict[str, Any]) -> tuple[np.ndarray, int]:
-        image, label = row["image"], int(row["label"])
-        if not 0 <= label < len(self.renumber):
+    def _parts(self, row: dict[str, Any]) -> tuple[Any, int]:
+        """Image, not decoded if it is a file, and label of a record as TFDS gives it, None for what is absent."""
+        image, label = row.get("image"), row.get("label", 0 if self.encoded else None)
+        if image is None or label is None:
+            raise BadImage(f"it has no {'label' if label is None else 'image'}")
+        if not 0 <= int(label) < len(self.renumber):
             raise damaged(self.folder, f"a label is outside 0..{len(self.renumber) - 1}")
-        if image.shape != self.image_shape:
+        if not self.encoded and image.shape != self.image_shape:
             raise BadImage(f"its image has the shape {image.shape}, not {self.image_shape}")
+        return image, int(label)
+
+    def _checked(self, row: dict[str, Any]) -> tuple[np.ndarray, int]:
+        image, label = self._parts(row)
+        if self.encoded:
+            image = decode(image, self.image_shape[0], 1 if self.image_shape[2] == 1 else 3)
         return image, label

@@ -119,10 +119,9 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def without_path(config: Config) -> Config:
-    """``config`` without the folder that prepared data sets were kept in; images of the user's own stay named."""
-    if config.data.source == "folder":
-        return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
+    """``config`` without the folders that data sets and the autoencoder were in; a folder of images stays named."""
+    path = config.data.path if config.data.source == "folder" else None
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path, vae=None))
 
 
 def _refuse_link(path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
 from kind_jax.evaluate import adm, generate, judge
 from kind_jax.evaluate.extractor import Extractor, JudgeExtractor
@@ -25,25 +24,26 @@ SAMPLES, GRID = "samples.npz", "samples.png"
 _JUDGE_IMAGES = 100_000  # held in memory; more say no more to a small classifier
 
 
-def real_images(bundle: Bundle, classes: tuple[int, ...], split: Any) -> RealImages:
-    """Images of the data set that a bundle's config names.
+def real_images(plan: Plan, classes: tuple[int, ...], split: Any) -> RealImages:
+    """Images of the data set that the config of a plan's bundle names.
 
     Raises:
-      UserError: it cannot be opened, or is not the model's.
+      UserError: it cannot be opened, is not the model's, or holds latents.
     """
-    model = bundle.config.model
-    shape = (model.size, model.size, model.channels)
-    return open_real(bundle.config.data, split, bundle.class_names, classes, shape)
+    bundle = plan.bundle
+    if bundle.config.data.source == "latents":
+        raise UserError("the data set of the run holds latents, but real images are needed; give --reference.")
+    return open_real(bundle.config.data, split, bundle.class_names, classes, plan.shape)
 
 
-def judge_extractor(bundle: Bundle, *, steps: int, cache: Path) -> JudgeExtractor:
-    """The offline judge of a bundle's data set, all classes, trained or read from ``cache``.
+def judge_extractor(plan: Plan, *, steps: int, cache: Path) -> JudgeExtractor:
+    """The offline judge of the data set of a plan's bundle, all classes, trained or read from ``cache``.
 
     Raises:
       UserError: the data set cannot be opened, or ``cache`` is no judge.
     """
-    names = bundle.class_names
-    real = real_images(bundle, tuple(range(len(names))), "train")
+    names = plan.bundle.class_names
+    real = real_images(plan, tuple(range(len(names))), "train")
     source = real.dataset.source
     rows = np.arange(len(source))
     if len(source) > _JUDGE_IMAGES:
@@ -82,7 +82,7 @@ def measure(
         drawn = look(extractor, generate.batches(shards), "the samples", progress=progress)
     metrics = compare(extractor.names, drawn, real)
     try:
-        held_out = dataclasses.replace(real_images(plan.bundle, plan.classes, "test"), limit=plan.count)
+        held_out = dataclasses.replace(real_images(plan, plan.classes, "test"), limit=plan.count)
         baseline = _baseline(held_out, extractor, real)
     except UserError as e:
         baseline = {"none": str(e)}

@@ -25,6 +25,7 @@ from kind_jax.errors import UserError
 from kind_jax.evaluate.pixels import quantise
 from kind_jax.evaluate.shards import Shards
 from kind_jax.train.sharding import batch_sharding, make_mesh, replicated
+from kind_jax.vae import Vae, decoder
 
 BATCH = 256
 SHARD_BATCHES = 4
@@ -40,6 +41,7 @@ class Plan:
     Attributes:
       classes: image i shows class ``classes[i % len(classes)]``.
       batch: images whose noise is drawn together; another batch means other noise.
+      vae: decodes the model's latents to images; None where it draws images.
     """
 
     bundle: Bundle
@@ -48,6 +50,7 @@ class Plan:
     count: int
     seed: int
     batch: int = BATCH
+    vae: Vae | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("count", _MOST), ("batch", _MOST_BATCH)):
@@ -76,7 +79,10 @@ class Plan:
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images."""
         model = self.bundle.config.model
-        return model.size, model.size, model.channels
+        if self.vae is None:
+            return model.size, model.size, model.channels
+        side = model.size * self.vae.config.factor
+        return side, side, self.vae.config.out_channels
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -98,6 +104,7 @@ class Plan:
             "classes": list(self.classes),
             "labels": "image i shows classes[i % number of classes]",
             "batch": self.batch,
+            "vae": None if self.vae is None else {"sha256": self.vae.fingerprint},
         }
 
 
@@ -118,7 +125,8 @@ def open_shards(plan: Plan, folder: Path) -> Shards:
     Raises:
       UserError: it holds samples of other settings, or files of something else.
     """
-    return Shards.open(folder, settings=plan.settings, labels=plan.labels, size=plan.batch * SHARD_BATCHES)
+    size = plan.batch * SHARD_BATCHES
+    return Shards.open(folder, settings=plan.settings, labels=plan.labels, size=size, shape=plan.shape)
 
 
 def generate(
@@ -157,6 +165,7 @@ def _drawer(plan: Plan, devices: Sequence[Any] | None) -> Callable[[int, np.ndar
     width = -(-min(plan.batch, plan.count) // ways) * ways
     config, gates = plan.bundle.config, plan.bundle.gates
     collections = jax.device_put(plan.bundle.collections, replicated(mesh))
+    decode = None if plan.vae is None else decoder(plan.vae, sharding=batch_sharding(mesh))
 
     def draw(number: int, labels: np.ndarray) -> np.ndarray:
         full = np.concatenate([labels, np.repeat(labels[-1:], width - len(labels))])
@@ -173,7 +182,8 @@ def _drawer(plan: Plan, devices: Sequence[Any] | None) -> Callable[[int, np.ndar
             first=number,
             sharding=batch_sharding(mesh),
         )
-        return images[: len(labels)]
+        images = images[: len(labels)]
+        return images if decode is None else decode(images)
 
     return draw
 

@@ -1,4 +1,4 @@
-"""How far an evaluation is: a live bar on a terminal, a few lines in a log file."""
+"""How far an evaluation or an encoding is: a live bar on a terminal, a few lines in a log file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 _QUIET = 10.0  # seconds between lines of a log file
 
@@ -19,12 +20,18 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.{0 if speed >= 10 else 1}f} images/s" if speed else "")
+
+
 @contextlib.contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the number of images done; what was done before the first call is not timed."""
     console = Console(file=sys.stdout)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
@@ -41,7 +48,8 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
             return
         spoken = now
         speed = (done - first) / max(now - began, 1e-9)
+        pace = f", {speed:.{0 if speed >= 10 else 1}f} images/s" if speed > 0 else ""
         left = f", {_clock((total - done) / speed)} left" if total and speed > 0 else ""
-        print(f"{what}: {done}{f' of {total}' if total else ''} images{left}", flush=True)
+        print(f"{what}: {done}{f' of {total}' if total else ''} images{pace}{left}", flush=True)
 
     yield say

@@ -38,7 +38,15 @@ class Shards:
     shape: tuple[int, int, int]
 
     @classmethod
-    def open(cls, folder: Path, *, settings: dict[str, Any], labels: Int32[np.ndarray, " N"], size: int) -> Shards:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        settings: dict[str, Any],
+        labels: Int32[np.ndarray, " N"],
+        size: int,
+        shape: tuple[int, int, int],
+    ) -> Shards:
         """Create the folder, or continue in one of the very same settings.
 
         Raises:
@@ -48,8 +56,7 @@ class Shards:
         path = folder / SETTINGS
         if not path.is_file():
             atomic_write_text(path, json.dumps(settings, indent=1))
-        side, channels = settings["model"]["size"], settings["model"]["channels"]
-        return cls(folder=folder, labels=labels, size=size, shape=(side, side, channels))
+        return cls(folder=folder, labels=labels, size=size, shape=shape)
 
     @property
     def number(self) -> int:

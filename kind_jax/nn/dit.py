@@ -24,11 +24,11 @@ from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
 
 
-def layer_norm(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+def layer_norm(x: Float[Array, "B T D"], eps: float = 1e-6) -> Float[Array, "B T D"]:
     """Normalise over features without scale or offset, in float32 (adaLN supplies both)."""
     y = x.astype(jnp.float32)
     y = y - jnp.mean(y, axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
     return y.astype(x.dtype)
 
 
@@ -41,6 +41,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: ModelConfig, index: int, *, init: Initializer) -> None:
         sizes, forms = config.projection_sizes, config.forms
+        self.mlp_norm_eps = config.mlp_norm_eps
 
         def make(name: str) -> Projection:
             zero, form = name == "adaln", forms[f"{index}/{name}"]
@@ -56,7 +57,7 @@ class Block(nnx.Module):
         modulation = self.adaln(jax.nn.silu(c), gate)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         x = x + self.attention(modulate(layer_norm(x), shift_a, scale_a), gate, gate_a)
-        h = self.mlp_in(modulate(layer_norm(x), shift_m, scale_m), gate)
+        h = self.mlp_in(modulate(layer_norm(x, self.mlp_norm_eps), shift_m, scale_m), gate)
         return x + self.mlp_out(gelu(h), gate, gate_m)
 
 
@@ -134,7 +135,7 @@ class DiT(nnx.Module):
         self.config = config
         area = config.patch * config.patch
         self.patch_embed = Dense(area * config.channels, config.width, init=init)
-        self.time_embed = TimeEmbedding(config.width, init=init)
+        self.time_embed = TimeEmbedding(config.width, config.time_frequencies, init=init)
         self.label_embed = (
             LabelEmbedding(config.num_classes, config.width, init=init) if config.label_embedding else None
         )

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from kind_jax.config import TimeFrequencies
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense
 
@@ -24,10 +25,12 @@ def position_embedding(side: int, width: int) -> np.ndarray:
     return np.concatenate([axis[columns.ravel()], axis[rows.ravel()]], axis=1).astype(np.float32)
 
 
-def time_features(t: Float[Array, " B"]) -> Float[Array, "B 256"]:
-    """Cosines and sines of t (0..1000) at geometrically spaced frequencies."""
+def time_features(t: Float[Array, " B"], frequencies: TimeFrequencies = "dit") -> Float[Array, "B 256"]:
+    """Cosines and sines of t (0..1000) at geometrically spaced frequencies; see ``ModelConfig.time_frequencies``."""
     half = FREQUENCIES // 2
-    omega = jnp.exp(-np.log(MAX_PERIOD) * jnp.arange(half, dtype=jnp.float32) / half)
+    # diffusers' downscale_freq_shift is 1 in its DiT: the last frequency is 1e-4 itself.
+    spans = half - 1 if frequencies == "diffusers" else half
+    omega = jnp.exp(-np.log(MAX_PERIOD) * jnp.arange(half, dtype=jnp.float32) / spans)
     angle = t.astype(jnp.float32)[:, None] * omega[None, :]
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
 
@@ -35,12 +38,13 @@ def time_features(t: Float[Array, " B"]) -> Float[Array, "B 256"]:
 class TimeEmbedding(nnx.Module):
     """Two-layer MLP on the time features."""
 
-    def __init__(self, width: int, *, init: Initializer) -> None:
+    def __init__(self, width: int, frequencies: TimeFrequencies = "dit", *, init: Initializer) -> None:
+        self.frequencies: TimeFrequencies = frequencies
         self.hidden = Dense(FREQUENCIES, width, init=init, stddev=0.02)
         self.out = Dense(width, width, init=init, stddev=0.02)
 
     def __call__(self, t: Float[Array, " B"], dtype: jnp.dtype) -> Float[Array, "B D"]:
-        return self.out(jax.nn.silu(self.hidden(time_features(t).astype(dtype))))
+        return self.out(jax.nn.silu(self.hidden(time_features(t, self.frequencies).astype(dtype))))
 
 
 class LabelEmbedding(nnx.Module):

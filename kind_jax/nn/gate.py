@@ -13,6 +13,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from kind_jax.errors import UserError
@@ -30,8 +31,9 @@ class Gate:
     weight: Float[Array, "*parts B k"]
 
 
-def one_group(rows: Int[Array, " B"]) -> Gate:
+def one_group(rows: Int[Array | np.ndarray, " B"]) -> Gate:
     """The hard class gate: sample b switches on bank row ``rows[b]``; a negative row switches everything off."""
+    rows = jnp.asarray(rows, jnp.int32)
     on = (rows >= 0).astype(jnp.float32)
     return Gate(jnp.maximum(rows, 0)[:, None], on[:, None])
 
@@ -46,10 +48,10 @@ def all_groups(groups: int, weight: float = 1.0) -> Gate:
     return Gate(jnp.arange(groups)[None, :], jnp.full((1, groups), weight, jnp.float32))
 
 
-def mixture(weights: Float[Array, "B groups"]) -> Gate:
+def mixture(weights: Float[Array | np.ndarray, "B groups"]) -> Gate:
     """A soft gate over the whole bank, one weight per group."""
     index = jnp.broadcast_to(jnp.arange(weights.shape[1])[None, :], weights.shape)
-    return Gate(index, weights)
+    return Gate(index, jnp.asarray(weights))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

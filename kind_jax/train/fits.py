@@ -25,7 +25,9 @@ def check_data(config: Config, dataset: Dataset) -> None:
     shape = (config.model.size, config.model.size, config.model.channels)
     source = f"data.source {config.data.source!r}"
     if dataset.image_shape != shape:
-        how = " (data.size and data.channels)" if config.data.source == "folder" else ""
+        how = " (data.size and data.channels)" if config.data.source in ("folder", "tfds") else ""
+        if dataset.latents is not None:
+            how = f", latents of images {dataset.latents.image_shape}"
         raise UserError(
             f"model.size and model.channels make images {shape}, but {source} has {dataset.image_shape}{how}."
         )

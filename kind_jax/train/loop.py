@@ -35,6 +35,7 @@ from kind_jax.train.samples import save_samples
 from kind_jax.train.signals import stop_requests
 from kind_jax.train.step import Batch, Metrics, make_step
 from kind_jax.train.watch import one_fate
+from kind_jax.vae import pictures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,8 @@ def train(
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     dataset = open_dataset(config.data, "train")
     check_data(config, dataset)
+    if hosts.is_first():
+        pictures.check(config)
     shapes = states.abstract(config)  # refuses a config that leaves nothing to train
     check_memory(config, shapes, mesh)
 

@@ -106,7 +106,7 @@ def first_weights(config: Config, initial: Callable[[], partition.Collections] |
     """What step 0 starts from: ``initial``'s weights, or random ones.
 
     Raises:
-      UserError: the config is of a transfer, but there is nothing to transfer from.
+      UserError: the config is of a run that begins from other weights, but there are none.
     """
     if initial is not None:
         return initial()
@@ -114,5 +114,10 @@ def first_weights(config: Config, initial: Callable[[], partition.Collections] |
         raise UserError(
             f"transfer.method is {config.transfer.method!r}, so the run starts from another model: use "
             "kind-jax transfer."
+        )
+    if config.transfer.source:
+        raise UserError(
+            f"the run begins from the weights with SHA-256 {config.transfer.source[:12]}… and has no checkpoint yet: "
+            "--init must name the model that holds them."
         )
     return model.init(config.model, config.train.seed)

@@ -16,9 +16,9 @@ from kind_jax.untrusted.regular import read_small
 
 # Settings that change neither the weights nor the input stream: a resumed run may have others.
 _FREE = (
-    "data.path", "data.skip_bad", "data.workers", "mesh.", "model.contraction", "model.remat", "model.scan_unroll",
-    "sampler.", "train.checkpoint_every", "train.keep", "train.log_every", "train.profile", "train.sample_every",
-    "train.skip_nonfinite", "train.tensorboard", "train.verify",
+    "data.path", "data.skip_bad", "data.vae", "data.workers", "mesh.", "model.contraction", "model.remat",
+    "model.scan_unroll", "sampler.", "train.checkpoint_every", "train.keep", "train.log_every", "train.profile",
+    "train.sample_every", "train.skip_nonfinite", "train.tensorboard", "train.verify",
 )  # fmt: skip
 
 

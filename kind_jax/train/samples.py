@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 
 import jax
@@ -12,10 +13,12 @@ from jax.sharding import Mesh
 
 from kind_jax import adapters, model, partition, sampling
 from kind_jax.config import Config
+from kind_jax.errors import UserError
 from kind_jax.images import grid, save_png
 from kind_jax.train import hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.state import TrainState
+from kind_jax.vae import decode_in_batches, pictures
 
 ROWS, COLUMNS = 6, 10
 
@@ -26,7 +29,7 @@ def _weights(config: Config, state: TrainState) -> partition.Collections:
 
 
 def save_samples(config: Config, state: TrainState, mesh: Mesh, path: Path) -> None:
-    """Class-conditional samples of the averaged weights, a column for each of up to ten classes."""
+    """Class-conditional samples of the averaged weights, a column for each of up to ten classes, decoded if latents."""
     count = config.model.num_classes
     columns = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).astype(np.int32))
     labels = np.tile(columns, ROWS)
@@ -38,6 +41,17 @@ def save_samples(config: Config, state: TrainState, mesh: Mesh, path: Path) -> N
     )  # fmt: skip
     if not hosts.is_first():
         return
+    images = _decoded(config, images)
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]  # latents: three of their channels
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, grid(visible, len(columns), scale=max(1, 48 // config.model.size)))
+    save_png(path, grid(visible, len(columns), scale=max(1, 48 // images.shape[1])))
+
+
+def _decoded(config: Config, images: np.ndarray) -> np.ndarray:
+    """Pictures of latents if the config names a VAE, which is read anew: it does not stay in memory between grids."""
+    try:
+        vae = pictures.choose(None, config)
+    except UserError as e:  # no reason to end a run that has begun
+        print(f"samples are not decoded: {e}", file=sys.stderr, flush=True)
+        return images
+    return images if vae is None else decode_in_batches(vae, images)

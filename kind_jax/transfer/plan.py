@@ -9,7 +9,10 @@ from kind_jax.config import CollectionConfig, Config
 from kind_jax.errors import UserError
 
 # Settings that must agree for the source's weights to fit; the number of tailors need not, as tailors begin afresh.
-_SHAPE = ("channels", "patch", "width", "depth", "heads", "mlp_ratio", "label_embedding", "learn_sigma")
+_SHAPE = (
+    "channels", "patch", "width", "depth", "heads", "mlp_ratio", "label_embedding", "learn_sigma", "time_frequencies",
+    "mlp_norm_eps",
+)  # fmt: skip
 _FACTOR = ("projections", "ranks")
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from kind_jax.errors import UserError
 from kind_jax.untrusted import documents
@@ -24,6 +24,7 @@ HEADER_LIMIT = 100_000_000  # bytes; the library's own
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+    "BF16": np.dtype(ml_dtypes.bfloat16).name,
 }  # fmt: skip
 
 
@@ -49,7 +50,10 @@ def load(data: bytes, origin: object, check: Check = lambda header: None) -> dic
     start = _start(data[:8], len(data), origin)
     check(_header(data[8:start], len(data) - start, origin))
     try:
-        return safetensors.numpy.load(data)
+        return {
+            name: np.frombuffer(view["data"], _DTYPES[view["dtype"]]).reshape(view["shape"])
+            for name, view in safetensors.deserialize(data)
+        }
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OverflowError) as e:
         raise _refused(origin, printable(e)) from e
 

@@ -14,6 +14,7 @@ from kind_jax.config import DataConfig
 from kind_jax.data import dataset as dataset_module
 from kind_jax.data import folder as folder_module
 from kind_jax.data.bad import BadRecords
+from kind_jax.data.classes import imagenet_wnids, load_protocol
 from kind_jax.data.dataset import MemorySource, open_dataset
 from kind_jax.data.decode import decode, to_float
 from kind_jax.data.folder import FolderSource
@@ -143,6 +144,7 @@ def _remove(root, name):
     [
         (lambda root: _remove(root, ""), "train", "data.path is .*images', but for data.source 'folder' it must be"),
         (lambda root: _remove(root, "train"), "test", "where there is no train/"),
+        (lambda root: _remove(root, "train"), "train", "where there is no train/ beside val/"),
         (lambda root: _remove(root, "val"), "test", "neither test/ nor val/"),
         (lambda root: [_remove(root, f"train/{name}") for name in CLASSES], "train", "train' has no folder"),
         (lambda root: _remove(root, "train/ant"), "test", "val' has the class 'ant', but .* one of the 2 in"),
@@ -156,6 +158,73 @@ def test_a_folder_that_is_no_data_set_is_refused(root, change, split, message):
     change(root)
     with pytest.raises(UserError, match=message):
         open_dataset(config(root), split)
+
+
+def flat(folder, count=6, seed=0):
+    """Images without class folders."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        hostile_images.photo(20 + i, 24, seed=seed + i).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+@pytest.mark.parametrize("below", ["train", ""])
+def test_images_without_class_folders_are_one_class(tmp_path, monkeypatch, below, memory):
+    monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", memory)
+    root = tmp_path / "Hubble"
+    folder = flat(root / below)
+    (folder / ".thumbnails").mkdir()
+    (folder / "notes.txt").touch()
+    dataset = open_dataset(config(root), "train")
+    batch = dataset.source.gather(range(6))
+    assert (dataset.class_names, len(dataset.source)) == (("Hubble",), 6)
+    assert not batch["label"].any()
+    np.testing.assert_array_equal(batch["image"][4], to_float(decode((folder / "4.png").read_bytes(), 12, 3)))
+    monkeypatch.chdir(root)
+    assert open_dataset(config("."), "train").class_names == ("Hubble",)
+    with pytest.raises(UserError, match=r"neither test/ nor val/" if below else r"where there is no train/, but"):
+        open_dataset(config(root), "test")
+    if below:
+        flat(root / "val", 2, seed=50)
+        test = open_dataset(config(root), "test")
+        assert (test.class_names, len(test.source)) == (("Hubble",), 2)
+        (root / "val" / "deeper").mkdir()
+        with pytest.raises(UserError, match=r"val' has the class 'deeper', but every class must be as in .*no folders"):
+            open_dataset(config(root), "test")
+
+
+def test_classes_without_a_train_folder(root, tmp_path):
+    for name in CLASSES[:2]:
+        shutil.copytree(root / "train" / name, tmp_path / "types" / name)
+    own = open_dataset(config(tmp_path / "types"), "train")
+    assert own.class_names == CLASSES[:2]
+    assert own.fingerprint == open_dataset(config(root, classes=(0, 1)), "train").fingerprint
+    shutil.copy(root / "train" / "ant" / "0.png", tmp_path / "types" / "cover.png")
+    with pytest.raises(UserError, match=r"holds images like 'cover.png' beside folders like 'Zebra': put"):
+        open_dataset(config(tmp_path / "types"), "train")
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_the_protocol_unites_the_folders_of_imagenet(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(dataset_module, "MEMORY_LIMIT", memory)
+    picture = flat(tmp_path / "one", 1) / "0.png"
+    for wnid in imagenet_wnids():
+        (tmp_path / "imagenet" / "train" / wnid).mkdir(parents=True)
+        os.link(picture, tmp_path / "imagenet" / "train" / wnid / "0.png")
+    table = load_protocol("kind-novel")
+    dataset = open_dataset(config(tmp_path / "imagenet", size=1, protocol="kind-novel", classes=(5, 0)), "train")
+    assert dataset.class_names == (table.names[5], table.names[0])
+    wanted = sorted([(label, 0) for label in table.members[5]] + [(label, 1) for label in table.members[0]])
+    assert dataset.source.gather(range(len(dataset.source)))["label"].tolist() == [new for _, new in wanted]
+    with pytest.raises(
+        UserError, match=r"data.classes contains 461, but the classes of data.protocol 'kind-novel' are 0"
+    ):
+        open_dataset(config(tmp_path / "imagenet", size=1, protocol="kind-novel", classes=(461,)), "train")
+    first = tmp_path / "imagenet" / "train" / imagenet_wnids()[3]
+    first.rename(first.with_name("n99999999"))
+    with pytest.raises(UserError, match=r"data.protocol is 'kind-611', but class 3 of .* they must be the 1000 of"):
+        open_dataset(config(tmp_path / "imagenet", protocol="kind-611"), "train")
 
 
 @pytest.mark.parametrize("path", [None, "gs://bucket/images", "/dev/null"])

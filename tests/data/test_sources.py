@@ -10,7 +10,8 @@ from kind_jax.data import prepared, sources
 from kind_jax.data.dataset import open_dataset
 from kind_jax.errors import UserError
 
-SOURCES = tuple(name for name in get_args(get_type_hints(DataConfig)["source"]) if name != "folder")
+THEIRS = ("folder", "tfds", "latents")  # what users bring along
+SOURCES = tuple(name for name in get_args(get_type_hints(DataConfig)["source"]) if name not in THEIRS)
 
 
 def test_every_source_of_the_config_has_a_builder_of_its_name_and_no_other_has():

@@ -19,7 +19,7 @@ SETTINGS = {"model": {"size": 4, "channels": 1}, "seed": 0}
 
 
 def open_shards(folder):
-    return Shards.open(folder, settings=SETTINGS, labels=np.arange(5, dtype=np.int32), size=3)
+    return Shards.open(folder, settings=SETTINGS, labels=np.arange(5, dtype=np.int32), size=3, shape=(4, 4, 1))
 
 
 def test_settings_that_were_tampered_with(tmp_path):

@@ -1,0 +1,190 @@
+"""``kind-jax convert``: read a model of another program, decompose it if asked to, and write an artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from kind_jax.commands.console import check_file, check_png, say_paths, table
+from kind_jax.config import Projection, TimeFrequencies
+from kind_jax.errors import UserError
+from kind_jax.untrusted.regular import read_small
+from kind_jax.untrusted.text import printable
+
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
+    from kind_jax.deploy.decomposition import Decomposed
+
+_LIMIT = 64 << 20  # bytes of a file of names or numbers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Convert an official DiT checkpoint or a diffusers folder to an artifact; with --learngenes, decompose it."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A .safetensors or .pt file with the official names, or a folder of a DiTTransformer2DModel or its pipeline."""
+    origin: Annotated[Literal["dit", "diffusers"], tyro.conf.arg(name="from")]
+    """Whose names the source has."""
+    out: Path
+    """Folder to write; it must not exist yet."""
+    heads: int | None = None
+    """Attention heads of an official checkpoint; default: those of the published size of its width."""
+    weights: Literal["ema", "raw"] | None = None
+    """Of a checkpoint of the official training script: moving average (default) or last weights."""
+    time_frequencies: TimeFrequencies | None = None
+    """Frequencies of the time features, which diffusers spaces unlike the official code; default: those of --from. Give
+    dit for diffusers folders whose weights were trained by the official code, like facebook/DiT-XL-2-256."""
+    class_names: Path | None = None
+    """Text file with the name of each class on a line; default: ImageNet's synsets for 1000 classes, or numbers."""
+    learngenes: str | None = None
+    """Decompose: components that all classes share in each projection, a number, or full for all of the dense model."""
+    tailors: int | None = None
+    """Decompose: components of each group of classes in each projection."""
+    groups: str | None = None
+    """Decompose: the group of each class, like 0,0,1, or a text file with one on a line; default: one a class."""
+    projections: tuple[Projection, ...] = ("qkv", "o", "mlp_in", "mlp_out")
+    """Decompose: the projections of a block."""
+    residual: Literal["spectrum", "shared", "zero"] = "spectrum"
+    """Decompose: what tailors begin with: components that follow the learngenes, other ones for each group or the same,
+    or nothing."""
+    seed: int = 0
+    """Decompose: seed of random directions and of the randomised decomposition of large weights."""
+    plot: Path | None = None
+    """Decompose: PNG file of the plot; default: <out>_decomposition.png beside the artifact, with a .json of the
+    report."""
+    replace: bool = False
+    """Replace an artifact that exists at --out."""
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, convert and write; returns the exit code."""
+    parsed = tyro.cli(Arguments, args=args, prog="kind-jax convert")
+    wanted = _decomposition(parsed)
+    class_names = None if parsed.class_names is None else _lines(parsed.class_names)
+    plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_decomposition.png"
+    report = plot.with_suffix(".json")
+    if wanted is not None:
+        check_png(plot, "--plot")
+        check_file(report, "--plot")
+    _check_out(parsed)
+
+    from kind_jax.deploy.bundle import export
+
+    bundle = _load(parsed, class_names)
+    _describe(bundle, parsed.source)
+    if wanted is not None:
+        from kind_jax.deploy.decompose import picture, record
+        from kind_jax.files import atomic_write_bytes, atomic_write_text
+
+        done = _decompose(bundle, parsed, *wanted)
+        export(done.bundle, parsed.out, replace=parsed.replace)
+        atomic_write_text(report, json.dumps(record(done), indent=2) + "\n")
+        atomic_write_bytes(plot, picture(done))
+        say_paths("decomposed", {"artifact": parsed.out, "report": report, "plot": plot})
+        return 0
+    export(bundle, parsed.out, replace=parsed.replace)
+    say_paths("converted", {"artifact": parsed.out})
+    return 0
+
+
+def _decomposition(parsed: Arguments) -> tuple[int | None, int, tuple[int, ...] | None] | None:
+    """Learngenes (None: full), tailors and groups, where the model is to be decomposed."""
+    if parsed.learngenes is None:
+        for name, value in (("--tailors", parsed.tailors), ("--groups", parsed.groups), ("--plot", parsed.plot)):
+            if value is not None:
+                raise UserError(f"{name} is {str(value)!r:.200}, but it belongs to --learngenes, which is not given.")
+        return None
+    if parsed.learngenes != "full" and not (parsed.learngenes.isdecimal() and len(parsed.learngenes) < 10):
+        raise UserError(f"--learngenes is {parsed.learngenes!r:.200}, but it must be a number or 'full'.")
+    if parsed.tailors is None:
+        raise UserError("--learngenes is given, but --tailors is not, the number of components of each group.")
+    learngenes = None if parsed.learngenes == "full" else int(parsed.learngenes)
+    return learngenes, parsed.tailors, None if parsed.groups is None else _groups(parsed.groups)
+
+
+def _groups(text: str) -> tuple[int, ...]:
+    path = Path(text)
+    inside = text.replace(",", "").isdecimal()
+    numbers = text.split(",") if inside else _lines(path)
+    for number in numbers:
+        if not (number.strip().isdecimal() and len(number) < 10):
+            raise UserError(f"--groups names the group {printable(number, 40)!r}, but a group must be a number.")
+    return tuple(int(number) for number in numbers)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    data = read_small(path, _LIMIT)
+    try:
+        return tuple(line.strip() for line in data.decode().splitlines() if line.strip())
+    except UnicodeError as e:
+        raise UserError(f"{path} is not UTF-8 text.") from e
+
+
+def _check_out(parsed: Arguments) -> None:
+    if not parsed.out.exists():
+        return
+    if not parsed.replace:
+        raise UserError(f"{str(parsed.out)!r} exists already, but --out must be a new folder (or --replace be given).")
+    from kind_jax.deploy.artifact import read_manifest
+
+    read_manifest(parsed.out)  # refuses what is no artifact, before the work
+
+
+def _load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:
+    from kind_jax.interchange.incoming import load_diffusers, load_dit
+
+    frequencies = parsed.time_frequencies
+    if parsed.origin == "dit":
+        return load_dit(
+            parsed.source, heads=parsed.heads, weights=parsed.weights, time_frequencies=frequencies,
+            class_names=class_names,
+        )  # fmt: skip
+    for name, value in (("--heads", parsed.heads), ("--weights", parsed.weights)):
+        if value is not None:
+            raise UserError(
+                f"{name} is {value!r}, but it belongs to --from dit; config.json of diffusers has the heads."
+            )
+    return load_diffusers(parsed.source, time_frequencies=frequencies, class_names=class_names)
+
+
+def _describe(bundle: Bundle, source: Path) -> None:
+    from kind_jax import partition
+
+    model = bundle.config.model
+    parts: dict[str, list[int]] = {}
+    for path, leaf in partition.flatten(bundle.collections[partition.PARAMS]).items():
+        part = path.rpartition("/")[0].replace("attention/", "")
+        parts.setdefault(part, []).append(leaf.size)
+    rows = [(part, f"{len(sizes)}", f"{sum(sizes):,}") for part, sizes in parts.items()]
+    total = sum(sum(sizes) for sizes in parts.values())
+    rows.append(("whole model", f"{sum(map(len, parts.values()))}", f"{total:,}"))
+    print(
+        f"{source}: {model.depth} blocks, width {model.width}, {model.heads} heads, {model.num_classes} classes, "
+        f"inputs {model.size} x {model.size} x {model.channels}, patches {model.patch}, "
+        f"{model.time_frequencies} frequencies"
+    )
+    table("", ("part", "arrays", "parameters"), rows)
+
+
+def _decompose(
+    bundle: Bundle, parsed: Arguments, learngenes: int | None, tailors: int, groups: tuple[int, ...] | None
+) -> Decomposed:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from kind_jax.deploy.decompose import decompose, rows
+    from kind_jax.deploy.decomposition import HEADER
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("decomposing", total=bundle.config.model.depth * len(parsed.projections))
+        done = decompose(
+            bundle, learngenes=learngenes, tailors=tailors, groups=groups, projections=parsed.projections,
+            residual=parsed.residual, seed=parsed.seed, on_layer=lambda layer: progress.advance(task),
+        )  # fmt: skip
+    table(f"{done.before:,} parameters, decomposed {done.after:,} with all groups", HEADER, rows(done))
+    return done

@@ -1,0 +1,76 @@
+"""Which classes of a data set are used, and what number each has. K: labels of the data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from kind_jax.config import DataConfig
+from kind_jax.errors import UserError
+
+_WNID = re.compile(r"n\d{8}\Z")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """The classes that ``data.protocol`` and ``data.classes`` choose.
+
+    Attributes:
+      names: of the chosen classes, in the order of their new numbers.
+      renumber: the new number of each label of the data set, -1 for one that is not used.
+      fingerprint: what identifies the choice, as JSON values.
+    """
+
+    names: tuple[str, ...]
+    renumber: Int32[np.ndarray, " K"]
+    fingerprint: dict[str, Any]
+
+    @property
+    def all_used(self) -> bool:
+        """Whether no record is left out."""
+        return bool((self.renumber >= 0).all())
+
+
+def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
+    """The choice among the classes ``names`` of the data set ``of``.
+
+    Raises:
+      UserError: ``data.classes`` has a label that is none, or ``data.protocol`` is not for this data set.
+    """
+    class_of = np.arange(len(names), dtype=np.int32)
+    fingerprint: dict[str, Any] = {}
+    if config.protocol is not None:
+        names, class_of = _protocol(config.protocol, names, of)
+        of = f"data.protocol {config.protocol!r}"
+        digest = hashlib.sha256(class_of.astype("<i4").tobytes()).hexdigest()
+        fingerprint["protocol"] = {"name": config.protocol, "sha256": digest}
+    classes = tuple(range(len(names))) if config.classes is None else config.classes
+    unknown = [label for label in classes if not 0 <= label < len(names)]
+    if unknown:
+        raise UserError(f"data.classes contains {unknown[0]}, but the classes of {of} are 0 to {len(names) - 1}.")
+    new = np.full(len(names) + 1, -1, np.int32)  # the last is for labels of no class, whose number is -1
+    new[list(classes)] = np.arange(len(classes), dtype=np.int32)
+    return Labels(
+        names=tuple(names[label] for label in classes),
+        renumber=new[class_of],
+        fingerprint={"classes": list(classes), **fingerprint},
+    )
+
+
+def _protocol(name: Any, names: Sequence[str], of: str) -> tuple[tuple[str, ...], Int32[np.ndarray, " K"]]:
+    """Names of a protocol's classes, and the class of each label of the data set, -1 for none."""
+    from kind_jax.data.classes import LABELS, imagenet_wnids, load_protocol
+
+    table, wanted = load_protocol(name), f"the {LABELS} of ImageNet-1K in the order of their WordNet ids"
+    if len(names) != LABELS:
+        raise UserError(f"data.protocol is {name!r}, but {of} has {len(names)} classes, which must be {wanted}.")
+    if all(map(_WNID.match, names)) and tuple(names) != imagenet_wnids():
+        odd = next(i for i, (a, b) in enumerate(zip(names, imagenet_wnids(), strict=True)) if a != b)
+        raise UserError(f"data.protocol is {name!r}, but class {odd} of {of} is {names[odd]!r}: they must be {wanted}.")
+    return table.names, table.class_of(len(names))

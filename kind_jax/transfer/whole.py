@@ -1,0 +1,144 @@
+"""Training that goes on from a whole model: learngenes, tailors and dense parameters, classes and all.
+
+Nothing is drawn anew and nothing is frozen but what the config says. What a pre-trained dense model was decomposed into
+(:mod:`kind_jax.deploy.decompose`) becomes learngenes and tailors that way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kind_jax import partition
+from kind_jax.config import Config
+from kind_jax.deploy import artifact
+from kind_jax.deploy.bundle import Bundle
+from kind_jax.deploy.identity import fingerprint
+from kind_jax.errors import UserError
+from kind_jax.partition import TAILORS
+from kind_jax.train.run import load_config
+
+# How the model is computed, not what it is: the config of the new run decides.
+_SPEED = ("dtype", "contraction", "remat", "scan_unroll")
+# What the weights do not depend on. The source's, unless the command line says other.
+_FREE = (*_SPEED, "null_gate")
+
+
+def settings_of(source: Path) -> Config:
+    """The config of a run or an artifact, without opening its weights.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if (source / artifact.MANIFEST).is_file():
+        return artifact.read_manifest(source).config
+    if (source / "config.json").is_file():
+        return load_config(source)
+    raise UserError(f"--init is {str(source)!r}, but it must be a run or an artifact.")
+
+
+def adopt(config: Config, source: Config) -> Config:
+    """``config`` with the model of ``source``, but its own choice of how to compute it.
+
+    Raises:
+      UserError: the model does not suit the rest of ``config``.
+    """
+    own = {name: getattr(config.model, name) for name in _SPEED}
+    return dataclasses.replace(config, model=dataclasses.replace(source.model, **own))
+
+
+def saved_settings(directory: Path) -> Config | None:
+    """The config of a run in ``directory`` that began from a whole model; None if there is no such run."""
+    if not (directory / "config.json").is_file():
+        return None
+    saved = load_config(directory)
+    return saved if saved.transfer.method == "none" and saved.transfer.source else None
+
+
+def go_on(config: Config, saved: Config) -> Config:
+    """``config`` as that of the run that saved ``saved``, whose checkpoint needs no source any more.
+
+    Raises:
+      UserError: a setting contradicts what the run began from.
+    """
+    check_agrees(config, saved)
+    return dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, source=saved.transfer.source))
+
+
+def check_agrees(config: Config, source: Config) -> None:
+    """Refuse settings that contradict the source's.
+
+    Raises:
+      UserError: a setting of the model or of the diffusion differs; it is named.
+    """
+    if config.transfer.method != "none":
+        raise UserError(
+            f"transfer.method is {config.transfer.method!r}, but --init goes on with a whole model and must have "
+            "'none'; for all else there is kind-jax transfer."
+        )
+    model = _fields(config.model, source.model)
+    pairs = [(f"model.{name}", *both) for name, both in model.items() if name not in _FREE]
+    before = dataclasses.replace(source.diffusion, times=config.diffusion.times)  # when to train, not what to predict
+    pairs += [(f"diffusion.{name}", *both) for name, both in _fields(config.diffusion, before).items()]
+    for name, found, wanted in pairs:
+        if found != wanted:
+            raise UserError(f"{name} is {found!r:.200}, but the model that the run begins from has {wanted!r:.200}.")
+
+
+def _fields(found: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
+    """Every setting of two configs of one class, those of nested ones by dotted names."""
+    both = {}
+    for field in dataclasses.fields(found):
+        pair = getattr(found, field.name), getattr(wanted, field.name)
+        if dataclasses.is_dataclass(pair[0]):
+            both |= {f"{field.name}.{name}": inner for name, inner in _fields(*pair).items()}
+        else:
+            both[field.name] = pair
+    return both
+
+
+def begin(config: Config, source: Bundle) -> tuple[Config, partition.Collections]:
+    """What :func:`kind_jax.train.loop.train` needs: a config that knows its source, and the weights of step 0.
+
+    Args:
+      config: of the new run, with the model of ``source`` (:func:`adopt`).
+      source: a run or an artifact that serves all of its groups.
+
+    Raises:
+      UserError: a setting contradicts the source's, or the tailors of a group are missing.
+    """
+    check_agrees(config, source.config)
+    groups = range(source.config.model.num_groups)
+    missing = sorted(set(groups) - set(source.groups))
+    if missing:
+        raise UserError(
+            f"{source.origin} has nothing for the groups {missing!s:.100}, but a model that is trained further must "
+            f"serve all of its {len(groups)} groups."
+        )
+    weights = source.collections
+    if source.groups != tuple(groups):  # a bank in another order
+        rows = [source.groups.index(group) for group in groups]
+        weights = {**weights, TAILORS: jax.tree.map(lambda a: np.asarray(a)[rows], weights[TAILORS])}
+    transfer = dataclasses.replace(config.transfer, source=fingerprint(weights))
+    return dataclasses.replace(config, transfer=transfer), weights
+
+
+def check_same(config: Config, directory: Path) -> None:
+    """Refuse to continue a run in ``directory`` that began from other weights than ``config``.
+
+    Raises:
+      UserError: it did.
+    """
+    if not (directory / "config.json").is_file():
+        return
+    began, now = load_config(directory).transfer.source, config.transfer.source
+    if began != now:
+        before = f"those with SHA-256 {began[:12]}…" if began else "random weights"
+        raise UserError(
+            f"--init names weights with SHA-256 {now[:12]}…, but the run in {directory} began from {before}: give this "
+            "run another --workdir, or continue that one without --init."
+        )
