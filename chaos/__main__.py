@@ -9,6 +9,7 @@ Exit code 1 means that something did not go as promised; ``chaos.json`` in the o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import tyro
 
-from chaos.outcome import Outcome
+from chaos.outcome import Outcome, joined
 from kind_jax.config import Config, change
 
 TRIALS = ("kills", "flips", "lines", "headers", "places", "hosts")
@@ -67,6 +68,7 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
 
     def in_child(name: str, work: Callable[[Path], Outcome]) -> Outcome:
         """For what needs devices itself."""
+        (scratch / name).mkdir(exist_ok=True)
         result, log = scratch / name / "outcome.json", scratch / name / "output.txt"
 
         def write() -> int:
@@ -78,9 +80,21 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
         found = json.loads(result.read_text())
         return Outcome(**{**found, "failures": tuple(found["failures"])})
 
-    def fuzz_lines(place: Path) -> Outcome:
-        whole = fuzz.make_run(small(), place / "whole")
-        return fuzz.fuzz_lines(whole, place / "tried", arguments.lines, arguments.seed)
+    def fuzz_lines() -> Outcome:
+        whole, found, first = scratch / "lines" / "whole", [], 0
+        run = fuzz.Run(directory=whole / "run", artifact=whole / "art")
+
+        def make(place: Path) -> Outcome:
+            fuzz.make_run(small(), place)
+            return Outcome(cases=0, figures={}, failures=())
+
+        found.append(in_child("lines/whole", make))
+        while first < arguments.lines and not any(outcome.failures for outcome in found):
+            name, left = f"lines_{first}", arguments.lines - first
+            work = functools.partial(fuzz.fuzz_lines, run, cases=left, seed=arguments.seed, first=first)
+            found.append(in_child(name, work))
+            first += found[-1].cases
+        return joined(found)
 
     def fuzz_headers(place: Path) -> Outcome:
         whole = fuzz.make_run(small(), place / "whole")
@@ -89,7 +103,7 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
     return {
         "kills": lambda: kills.trial(scratch / "kills", arguments.kills, arguments.seed),
         "flips": flip,
-        "lines": lambda: in_child("lines", fuzz_lines),
+        "lines": fuzz_lines,
         "headers": lambda: in_child("headers", fuzz_headers),
         "places": lambda: places.trial(scratch / "places"),
         "hosts": lambda: hosts.trial(scratch / "hosts"),

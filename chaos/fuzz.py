@@ -25,6 +25,7 @@ from kind_jax.cli import main
 from kind_jax.commands.console import option
 from kind_jax.config import Config
 from kind_jax.errors import UserError
+from kind_jax.interrupts import received
 
 PATIENCE, LIMIT = 5, 60  # seconds until a case is interrupted as by Ctrl-C, and until it is given up
 GROWTH = 1.5e9  # bytes of memory that a whole fuzz may add
@@ -63,11 +64,12 @@ def fuzz_lines(whole: Run, scratch: Path, cases: int, seed: int, *, first: int =
 
     What is promised: the exit code is 0, 2, 75 or 130; a refusal is one sentence on stderr (or tyro's box), leaves
     nothing behind and changes nothing; no trace of the stack; an end within a minute; bounded memory. What takes longer
-    than five seconds is interrupted as by Ctrl-C.
+    than five seconds is interrupted as by Ctrl-C; a command ends its process then, so this ends as well, after fewer
+    cases: libraries that were interrupted anywhere are not fit to go on with.
 
     Args:
       whole: what :func:`make_run` makes; it is not changed.
-      first: number of the first case, to repeat one that failed.
+      first: number of the first case, to repeat one that failed or to go on.
     """
     failures, codes, start = [], [], _peak()
     for case in range(first, first + cases):
@@ -83,9 +85,11 @@ def fuzz_lines(whole: Run, scratch: Path, cases: int, seed: int, *, first: int =
         said = " ".join(arg if len(arg) < 200 else f"{arg[:20]}...({len(arg)})" for arg in map(ascii, line.args))
         failures += [f"seed {seed}, case {case}: {said} {line.damage}: {problem}" for problem in problems]
         shutil.rmtree(place)
+        if received():
+            break
     refused = codes.count(2)
     valid = sum(code in (0, 75, 130) for code in codes)
-    return Outcome(cases=cases, figures={"refused": refused, "valid": valid}, failures=tuple(failures))
+    return Outcome(cases=len(codes), figures={"refused": refused, "valid": valid}, failures=tuple(failures))
 
 
 def fuzz_headers(artifact: Path, scratch: Path, cases: int, seed: int) -> Outcome:

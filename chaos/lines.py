@@ -17,11 +17,12 @@ from kind_jax.train.run import load_config
 
 CONFIG = """from pathlib import Path
 
-from kind_jax.config import from_json
+from kind_jax.config.run import LIMIT, from_json
+from kind_jax.untrusted.regular import read_small
 
 
 def get_config():
-    return from_json(Path(__file__).with_name("settings.json").read_bytes(), "settings.json")
+    return from_json(read_small(Path(__file__).with_name("settings.json"), LIMIT), "settings.json")
 """
 
 # Nothing of this is a config file.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,3 +21,12 @@ class Outcome:
     cases: int
     figures: dict[str, Any]
     failures: tuple[str, ...]
+
+
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """Parts of one trial, whose figures are counts, as one."""
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        counts.update(outcome.figures)
+    failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
+    return Outcome(cases=sum(outcome.cases for outcome in outcomes), figures=dict(counts), failures=failures)

@@ -129,13 +129,17 @@ def _quiet() -> None:
 
 
 class _Quieter:
-    """Leaves out what a save that failed goes on failing at in callbacks; its error has reached us already."""
+    """Leaves out what has reached us already: a signal in a callback (kind_jax/interrupts.py has noted it), and what a
+    save that failed goes on failing at."""
 
     def __init__(self, others: Callable[[Any], object]) -> None:
         self._others = others
 
     def __call__(self, unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        known = (
+            isinstance(unraisable.exc_value, KeyboardInterrupt) or str(unraisable.exc_value) == "Event loop is closed"
+        )
+        if not known:
             self._others(unraisable)
 
 

@@ -68,4 +68,6 @@ def test_a_process_that_starts_ends_with_75(tmp_path):
     process.terminate()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 75, said
-    assert said == "stopped before a step was begun; the same command starts again\n"
+    # A callback of a library may have swallowed the signal, and then it is the loop that stops, after its first step.
+    begun = (tmp_path / "run" / "checkpoints" / "1").is_dir()
+    assert said == ("" if begun else "stopped before a step was begun; the same command starts again\n")

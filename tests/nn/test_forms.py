@@ -73,7 +73,7 @@ def test_tailors_beside_a_dense_kernel_start_silent():
     assert np.all(np.linalg.norm(layer.u_t[...], axis=1) > 0)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_blocks_of_different_forms_equal_stacked_ones(remat):
     """The same weights in a list of blocks and stacked; one of many groups is shrunk to the rows in use."""
     stacked = dataclasses.replace(BASE, num_classes=9, remat=remat)

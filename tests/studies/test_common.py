@@ -68,6 +68,7 @@ def test_a_study_that_is_refused_ends_with_a_sentence(common, capsys):
     assert capsys.readouterr().err == "error: steps is 0.\n"
 
 
+@pytest.mark.slow
 def test_one_compiled_step_serves_every_rate_and_seed_as_the_trainer_would(common):
     trainer, config = common.Trainer(CONFIG), CONFIG
     initial = tiny.weights(config.model)

@@ -140,6 +140,7 @@ def test_resuming_can_be_forbidden_or_demanded(twelve_steps, tmp_path):
         train(CONFIG, tmp_path / "typo", resume="always")
 
 
+@pytest.mark.slow
 def test_a_save_that_does_not_fit_is_one_sentence_and_the_last_checkpoint_stays(tmp_path):
     """Files may not grow beyond what the first checkpoint needed; make chaos does the same with a full disk. In a
     process of its own: what Orbax fails at goes on failing in its threads."""
@@ -177,7 +178,7 @@ def test_a_folder_that_moves_while_a_save_is_under_way_is_not_made_anew(twelve_s
     assert history.latest_good(tmp_path / "away" / "checkpoints").step == 12
 
 
-@pytest.mark.parametrize("what", ["moved", "replaced"])
+@pytest.mark.parametrize("what", ["moved", pytest.param("replaced", marks=pytest.mark.slow)])
 def test_a_run_directory_that_vanishes(twelve_steps, tmp_path, monkeypatch, what):
     update, run, away = loop.Progress.update, tmp_path / "run", tmp_path / "away"
 

@@ -151,15 +151,27 @@ def train_here(folder, run):
     loop.train(load_file(folder / "config.py"), run)
 
 
-def test_two_processes_train_as_one_and_survive_the_loss_of_one(tmp_path, monkeypatch):
+def same_as_alone(folder, alone, both):
+    """A run may go on with another number of hosts, to the losses of one process."""
+    train_here(folder, both)
+    expected, found = losses(alone), losses(both)
+    assert list(found) == list(expected) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=2e-4)
+    assert {p.name for p in (both / "samples").iterdir()} == {p.name for p in (alone / "samples").iterdir()}
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
     (tmp_path / "config.py").write_text(CONFIG)
     (tmp_path / "main.py").write_text(MAIN)
-    alone, both = tmp_path / "alone", tmp_path / "both"
     monkeypatch.setattr(loop, "open_dataset", relabelled)
-    train_here(tmp_path, alone)
+    train_here(tmp_path, tmp_path / "alone")
+    return tmp_path / "alone"
 
+
+def test_two_processes_train_as_one_and_survive_the_loss_of_one(tmp_path, alone):
+    both, deadline = tmp_path / "both", time.monotonic() + 250
     first, second = two(tmp_path, both, "--slow")
-    deadline = time.monotonic() + 250
     while 5 not in losses(both) and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.05)
     while not saved(both) and time.monotonic() < deadline and first.poll() is None:
@@ -176,8 +188,13 @@ def test_two_processes_train_as_one_and_survive_the_loss_of_one(tmp_path, monkey
     assert "stack trace" not in said
     assert took < SILENCE + ENDING
     assert STEPS not in losses(both)
+    same_as_alone(tmp_path, alone, both)
 
-    first, second = two(tmp_path, both, "--slow")  # the same command, and this time one host is asked to stop
+
+@pytest.mark.slow
+def test_one_host_is_asked_to_stop_and_all_save_and_continue(tmp_path, alone):
+    both, deadline = tmp_path / "both", time.monotonic() + 250
+    first, second = two(tmp_path, both, "--slow")
     while 6 not in losses(both) and time.monotonic() < deadline and first.poll() is None:
         time.sleep(0.05)
     second.send_signal(signal.SIGTERM)
@@ -186,14 +203,8 @@ def test_two_processes_train_as_one_and_survive_the_loss_of_one(tmp_path, monkey
     stopped = max(losses(both))
     assert saved(both)[-1] == stopped < STEPS
     assert f"saved step {stopped}" in said[0]
-    assert "resuming" in said[0]
-    assert "resuming" not in said[1]  # only the first host speaks
-    assert "stopped at step" not in said[1]
-    train_here(tmp_path, both)  # a run may go on with another number of hosts
-    expected, found = losses(alone), losses(both)
-    assert list(found) == list(expected) == list(range(1, STEPS + 1))
-    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=2e-4)
-    assert {p.name for p in (both / "samples").iterdir()} == {p.name for p in (alone / "samples").iterdir()}
+    assert "stopped at step" not in said[1]  # only the first host speaks
+    same_as_alone(tmp_path, alone, both)
 
 
 def test_a_folder_that_is_taken_is_refused_by_every_process(tmp_path):

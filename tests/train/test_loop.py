@@ -153,6 +153,7 @@ def test_settings_that_do_not_fit_the_data_or_the_mesh(tmp_path, change, message
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_dense_and_frozen_models_train_and_resume(tmp_path):
     """No tailors at all, and a collection without a moving average."""
     dense = tiny.change(CONFIG, model={"factor": FactorConfig(projections=())}, train={"steps": 4, "sample_every": 0})
@@ -172,6 +173,7 @@ def test_dense_and_frozen_models_train_and_resume(tmp_path):
     assert partition.groups_in(bundle.collections["tailors"]) == 10
 
 
+@pytest.mark.slow
 def test_classes_may_be_chosen(tmp_path):
     novel = tiny.change(
         CONFIG, data={"classes": (7, 8, 9)}, model={"num_classes": 3}, train={"steps": 2, "sample_every": 0}
