@@ -27,15 +27,16 @@ class Arguments:
     """Convert an official DiT checkpoint or a diffusers folder to an artifact; with --learngenes, decompose it."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A .safetensors or .pt file with the official names, or a folder of a DiTTransformer2DModel or its pipeline."""
-    origin: Annotated[Literal["dit", "diffusers"], tyro.conf.arg(name="from")]
-    """Whose names the source has."""
+    """A .safetensors or .pt file with the official names, a folder of a DiTTransformer2DModel or its pipeline, or a run
+    or artifact of a dense model of our own."""
+    origin: Annotated[Literal["dit", "diffusers", "kind"], tyro.conf.arg(name="from")]
+    """Whose names the source has; kind: our own, to be decomposed."""
     out: Path
     """Folder to write; it must not exist yet."""
     heads: int | None = None
     """Attention heads of an official checkpoint; default: those of the published size of its width."""
     weights: Literal["ema", "raw"] | None = None
-    """Of a checkpoint of the official training script: moving average (default) or last weights."""
+    """Of a checkpoint of the official training script or a run of our own: moving average (default) or last weights."""
     time_frequencies: TimeFrequencies | None = None
     """Frequencies of the time features, which diffusers spaces unlike the official code; default: those of --from. Give
     dit for diffusers folders whose weights were trained by the official code, like facebook/DiT-XL-2-256."""
@@ -65,6 +66,10 @@ def run(args: list[str]) -> int:
     """Parse ``args``, convert and write; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax convert")
     wanted = _decomposition(parsed)
+    if parsed.origin == "kind" and wanted is None:
+        raise UserError(
+            "--from is 'kind', but --learngenes is not given: there is nothing to convert but to decompose."
+        )
     class_names = None if parsed.class_names is None else _lines(parsed.class_names)
     plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_decomposition.png"
     report = plot.with_suffix(".json")
@@ -139,6 +144,15 @@ def _load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:
     from kind_jax.interchange.incoming import load_diffusers, load_dit
 
     frequencies = parsed.time_frequencies
+    if parsed.origin == "kind":
+        for name, value in (
+            ("--heads", parsed.heads), ("--time-frequencies", frequencies), ("--class-names", class_names),
+        ):  # fmt: skip
+            if value is not None:
+                raise UserError(f"{name} is {value!r:.200}, but a model of our own has this in its config.")
+        from kind_jax.deploy.bundle import open_bundle
+
+        return open_bundle(parsed.source, weights=parsed.weights)
     if parsed.origin == "dit":
         return load_dit(
             parsed.source, heads=parsed.heads, weights=parsed.weights, time_frequencies=frequencies,

@@ -59,7 +59,7 @@ def run(args: list[str]) -> int:
     base = load_file(path) if path else Config() if asks_help else _settings_of(source)
     if path is None and option(args, "--data.source") not in (None, base.data.source):
         # The source's choice of classes means nothing in another data set.
-        base = dataclasses.replace(base, data=dataclasses.replace(base.data, classes=None))
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, classes=None, protocol=None, name=None))
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"
         base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))

@@ -7,7 +7,7 @@ forward FLOPs decide; at equal FLOPs one product is faster than two and keeps no
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from kind_jax.config import Contraction
 
@@ -17,14 +17,17 @@ Order = Literal["factored", "folded"]
 PREFER_FOLDED = 1.05
 
 
-def flops(order: Order, d_in: int, components: int, d_out: int, rows: int) -> int:
-    """Multiply-adds of a forward pass, times two, of ``rows`` vectors through ``components`` rank-one pieces."""
+def flops(order: Order, d_in: int, components: int, d_out: int, rows: Any) -> Any:
+    """Multiply-adds of a forward pass, times two, of ``rows`` vectors through ``components`` rank-one pieces.
+
+    ``rows`` is a number, or what jax.export has for one while the batch is dynamic.
+    """
     thin = components * (d_in + d_out) * rows
     fold = components * d_in * d_out + d_in * d_out * rows
     return 2 * (thin if order == "factored" else fold)
 
 
-def choose(setting: Contraction, d_in: int, components: int, d_out: int, rows: int) -> Order:
+def choose(setting: Contraction, d_in: int, components: int, d_out: int, rows: Any) -> Order:
     """The order for ``rows`` vectors that share one weight; ``setting`` other than ``auto`` decides by itself."""
     if setting != "auto":
         return setting

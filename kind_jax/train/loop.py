@@ -77,7 +77,7 @@ def train(
     dataset = open_dataset(config.data, "train")
     check_data(config, dataset)
     if hosts.is_first():
-        pictures.check(config)
+        pictures.check(config, dataset.latents.vae if dataset.latents else None)
     shapes = states.abstract(config)  # refuses a config that leaves nothing to train
     check_memory(config, shapes, mesh)
 

@@ -13,6 +13,7 @@ from kind_jax import model, partition
 from kind_jax.config import Config
 from kind_jax.data.dataset import MemorySource, Source, open_dataset
 from kind_jax.data.folder import FolderSource
+from kind_jax.data.latents import LatentFiles, MemoryLatents
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
@@ -35,8 +36,8 @@ def _loss(config: Config, collections: partition.Collections, images: Float[Arra
 
 
 def _labels(records: Source) -> Int32[np.ndarray, " N"]:
-    if isinstance(records, MemorySource | FolderSource):
-        return records.labels  # without decoding an image
+    if isinstance(records, MemorySource | FolderSource | MemoryLatents | LatentFiles):
+        return records.labels  # without reading an image
     chunks = (np.arange(i, min(i + 1024, len(records))) for i in range(0, len(records), 1024))
     return np.concatenate([records.gather(chunk)["label"] for chunk in chunks])
 

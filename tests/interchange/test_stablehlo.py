@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import tiny
@@ -55,14 +54,6 @@ except ValueError as e:
     found["refused"] = str(e)
 np.savez(out, **found)
 """
-
-
-@pytest.fixture(autouse=True)
-def _sizes_may_be_symbols():
-    """While a program is traced for any batch, sizes that are annotated ``int`` are expressions like 4 b."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def bundle_of(config) -> Bundle:
