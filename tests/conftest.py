@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of the time, and XLA:CPU's emitters of fusions are most of that; also for processes that tests start.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 import pytest
@@ -11,7 +13,7 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling is most of the time. The command-line tests run without this, as users do.
+# The command-line tests run without this, as users do.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -22,7 +24,8 @@ install_import_hook("kind_jax", "beartype.beartype")
 
 # A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.
 LONGEST = (
-    "train/test_hosts.py", "commands/test_cli.py", "train/test_step.py", "train/test_loop.py",
+    "train/test_hosts.py", "commands/test_cli.py", "train/test_step.py", "train/test_loop.py", "train/test_init.py",
+    "test_tutorial.py", "commands/test_latents.py",
     "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py", "deploy/test_compose.py",
     "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",
 )  # fmt: skip
