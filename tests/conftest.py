@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of the time, and XLA:CPU's emitters of fusions are most of that; also for processes that tests start.
+# Compiling is most of the time, and XLA:CPU's emitters of fusions are most of that; children of tests have this, too.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax

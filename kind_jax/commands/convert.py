@@ -56,8 +56,8 @@ class Arguments:
     seed: int = 0
     """Decompose: seed of random directions and of the randomised decomposition of large weights."""
     plot: Path | None = None
-    """Decompose: PNG file of the plot; default: <out>_decomposition.png beside the artifact, with a .json of the
-    report."""
+    """Decompose: PNG file of the plot; default: <out>_decomposition.png beside the artifact. The report goes to a file
+    beside it that ends in _decomposition.json."""
     replace: bool = False
     """Replace an artifact that exists at --out."""
 
@@ -72,10 +72,13 @@ def run(args: list[str]) -> int:
         )
     class_names = None if parsed.class_names is None else _lines(parsed.class_names)
     plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_decomposition.png"
-    report = plot.with_suffix(".json")
+    report = plot.with_name(f"{plot.stem.removesuffix('_decomposition')}_decomposition.json")
     if wanted is not None:
         check_png(plot, "--plot")
         check_file(report, "--plot")
+        for path in (plot, report):
+            if path.exists() and not parsed.replace:
+                raise UserError(f"{str(path)!r} exists already, but the report needs a new place (or --replace).")
     _check_out(parsed)
 
     from kind_jax.deploy.bundle import export
@@ -108,14 +111,22 @@ def _decomposition(parsed: Arguments) -> tuple[int | None, int, tuple[int, ...] 
         raise UserError(f"--learngenes is {parsed.learngenes!r:.200}, but it must be a number or 'full'.")
     if parsed.tailors is None:
         raise UserError("--learngenes is given, but --tailors is not, the number of components of each group.")
+    for name, value in (("--tailors", parsed.tailors), ("--learngenes", parsed.learngenes)):
+        if value != "full" and int(value) < 1:
+            raise UserError(f"{name} is {value}, but it must be 1 or more.")
+    if not 0 <= parsed.seed < 2**32:
+        raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
     learngenes = None if parsed.learngenes == "full" else int(parsed.learngenes)
     return learngenes, parsed.tailors, None if parsed.groups is None else _groups(parsed.groups)
 
 
 def _groups(text: str) -> tuple[int, ...]:
     path = Path(text)
-    inside = text.replace(",", "").isdecimal()
-    numbers = text.split(",") if inside else _lines(path)
+    numbers = text.split(",") if text.replace(",", "").isdecimal() else None
+    if numbers is None:
+        if not path.is_file():
+            raise UserError(f"--groups is {text!r:.200}, but it must be numbers like 0,0,1, or a file of them.")
+        numbers = _lines(path)
     for number in numbers:
         if not (number.strip().isdecimal() and len(number) < 10):
             raise UserError(f"--groups names the group {printable(number, 40)!r}, but a group must be a number.")
@@ -125,19 +136,27 @@ def _groups(text: str) -> tuple[int, ...]:
 def _lines(path: Path) -> tuple[str, ...]:
     data = read_small(path, _LIMIT)
     try:
-        return tuple(line.strip() for line in data.decode().splitlines() if line.strip())
+        return tuple(line.strip() for line in data.decode().rstrip().splitlines())
     except UnicodeError as e:
         raise UserError(f"{path} is not UTF-8 text.") from e
 
 
 def _check_out(parsed: Arguments) -> None:
+    for parent in parsed.out.absolute().parents:
+        if (parent / "kind.json").is_file():
+            raise UserError(f"--out is {str(parsed.out)!r}, which lies inside the artifact {str(parent)!r}.")
     if not parsed.out.exists():
+        check_file(parsed.out)  # a folder can be made where a file can
         return
     if not parsed.replace:
         raise UserError(f"{str(parsed.out)!r} exists already, but --out must be a new folder (or --replace be given).")
-    from kind_jax.deploy.artifact import read_manifest
+    from kind_jax.deploy.artifact import MANIFEST, read_manifest
 
-    read_manifest(parsed.out)  # refuses what is no artifact, before the work
+    if not (parsed.out / MANIFEST).is_file():
+        raise UserError(f"--out is {str(parsed.out)!r}, which is no artifact, so it is not replaced.")
+    read_manifest(parsed.out)  # refuses what holds anything else, before the work
+    if parsed.out.resolve() == parsed.source.resolve():
+        raise UserError(f"--out is {str(parsed.out)!r}, which is the source; a result of its own must be written.")
 
 
 def _load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:

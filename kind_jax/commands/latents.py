@@ -86,7 +86,7 @@ def run(args: list[str]) -> int:
         for name, dataset in datasets.items():
             shards = parts[name]
             mine = range(part[0], shards.count, part[1])
-            missing = [number for number in mine if shards.note(number) is None]
+            missing = [number for number in mine if not shards.whole(number)]
             if len(missing) < len(mine):
                 print(f"{name}: {len(mine) - len(missing)} of {len(mine)} shards are there already")
             if missing:
@@ -135,14 +135,15 @@ def _part(text: str | None) -> tuple[int, int]:
 
 def _open(parsed: Arguments) -> dict[SplitName, Dataset]:
     from kind_jax.data.dataset import open_dataset
+    from kind_jax.errors import NoSplitError
 
     if parsed.split is not None:
         return {name: open_dataset(parsed.data, name) for name in ("train", "test") if name in parsed.split.split(",")}
     datasets: dict[SplitName, Any] = {"train": open_dataset(parsed.data, "train")}
     try:
         datasets["test"] = open_dataset(parsed.data, "test")
-    except UserError as e:  # many sets have none
-        print(f"encoding train alone: {e}")
+    except NoSplitError:  # many sets have none
+        print("there is no test split: encoding train alone")
     return datasets
 
 

@@ -50,13 +50,19 @@ def _begin(
     config: Config, source: Config, init: Path | None, directory: Path
 ) -> tuple[Config, Callable[[], dict[str, Any]] | None]:
     """The complete config, and what gives the weights of step 0."""
+    from kind_jax.data.dataset import open_dataset
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.transfer import whole
 
     if init is None:
         return whole.go_on(config, source), None
-    config, weights = whole.begin(config, open_bundle(init))
+    bundle = open_bundle(init)
+    config, weights = whole.begin(config, bundle)
     whole.check_same(config, directory)
+    remark = whole.check_classes(bundle, open_dataset(config.data, "train").class_names)
+    del bundle
+    if remark is not None:
+        print(remark)
     return config, [weights].pop  # nothing else keeps them while the run trains
 
 

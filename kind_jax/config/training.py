@@ -41,6 +41,8 @@ class DataConfig:
       channels: to which image files are converted, 3 for colour, 1 for grey; other sources have their own.
       skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
       vae: folder of the autoencoder (diffusers' AutoencoderKL) that turns samples of a model of latents into pictures.
+      latent_scale: scaling_factor and shift_factor of the autoencoder that made the latents; a run takes them from its
+        latents, so that no autoencoder of another scale decodes its samples.
     """
 
     __pydantic_config__ = STRICT
@@ -57,6 +59,7 @@ class DataConfig:
     channels: Literal[1, 3] = 3
     skip_bad: float = 0.01
     vae: str | None = None
+    latent_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.workers <= 1024, "data.workers", self.workers, "between 0 and 1024")

@@ -16,7 +16,7 @@ from jaxtyping import Int32, Int64, UInt8
 
 from kind_jax.data.bad import check_share, read_around
 from kind_jax.data.decode import LIMIT, BadImage, decode, to_float
-from kind_jax.errors import UserError
+from kind_jax.errors import NoSplitError, UserError
 from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import check_names, printable
 
@@ -151,7 +151,8 @@ def find_split(path: str | None, split: str) -> Split:
     train = root / "train" if (root / "train").is_dir() else root
     if train == root and (tests or split != "train"):
         beside = f" beside {tests[0].name}/" if tests else ""
-        raise UserError(f"data.path is {path!r}, where there is no train/{beside}, but it must be {wanted}.")
+        kind = UserError if tests else NoSplitError
+        raise kind(f"data.path is {path!r}, where there is no train/{beside}, but it must be {wanted}.")
     names, images = _listed(train)
     if train == root and names and images:
         raise UserError(
@@ -170,7 +171,7 @@ def find_split(path: str | None, split: str) -> Split:
     if split == "train":
         return Split(folder=train, classes=classes, folders=folders)
     if not tests:
-        raise UserError(f"data.path is {path!r}, where there is neither test/ nor val/, but it must be {wanted}.")
+        raise NoSplitError(f"data.path is {path!r}, where there is neither test/ nor val/, but it must be {wanted}.")
     found, _ = _listed(tests[0])
     unknown = [name for name in found if name not in set(folders)]
     if unknown:

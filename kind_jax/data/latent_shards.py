@@ -92,8 +92,16 @@ class Shards:
     def path(self, number: int) -> Path:
         return self.folder / shard_name(number, self.count)
 
+    def whole(self, number: int) -> bool:
+        """Whether a shard is finished and its content is what was written; reads all of it."""
+        note, path = self.note(number), self.path(number)
+        try:
+            return note is not None and sha256_file(path) == note.content
+        except OSError:
+            return False
+
     def note(self, number: int) -> Note | None:
-        """What is known of a shard; None if it is not finished, or not what it was when it was."""
+        """What is known of a shard; None if it is not finished, or has not the size that it had then."""
         path = self.path(number)
         try:
             note = _NOTE.validate_json(sealed.read(path.with_suffix(".json")))

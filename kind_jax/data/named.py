@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from kind_jax.config import DataConfig
 from kind_jax.data.prepared import Prepared, check_folder, damaged, record_files, refuse_damage
-from kind_jax.errors import UserError
+from kind_jax.errors import NoSplitError, UserError
 from kind_jax.untrusted.text import check_names, printable
 
 # The names that TFDS gives to folders, so that none leads out of the data_dir.
@@ -158,7 +158,7 @@ def _open(place: Place, split: str, config: DataConfig) -> Prepared:
         )
     has = ", ".join(printable(name, 40) for name in builder.info.splits) or "none"
     labelled = " with labels" if candidates else ""
-    raise UserError(
+    raise NoSplitError(
         f"data.name is {config.name!r}, which has no split {' or '.join(_SPLITS[split])}{labelled} in "
         f"{str(place.folder)!r}, only {has}; {place.command} prepares the splits that the set has."
     )

@@ -125,10 +125,9 @@ def _target(
     for name in projections:
         if name not in sizes:
             raise UserError(f"projections names '{name}', but this model has {', '.join(sizes)}.")
-        if learngenes is not None and learngenes > min(sizes[name]):
-            raise UserError(
-                f"learngenes is {learngenes}, but it must be at most {min(sizes[name])}, the rank of '{name}'."
-            )
+        for what, count in (("learngenes", learngenes), ("tailors", tailors)):
+            if count is not None and count > min(sizes[name]):
+                raise UserError(f"{what} is {count}, but it must be at most {min(sizes[name])}, the rank of '{name}'.")
     most = max(min(sizes[name]) for name in projections) if learngenes is None else learngenes
     factor = dataclasses.replace(factor, learngenes=most, tailors=tailors)
     return dataclasses.replace(model, groups=groups, factor=factor)

@@ -125,7 +125,7 @@ def _bundle(
     flow = diffusion.process == "flow"
     sampler = SamplerConfig(
         method="euler" if flow else "ddpm", steps=50 if flow else min(250, diffusion.train_steps),
-        guidance_channels=guided,
+        guidance_channels=guided if kept is None else kept.guidance_channels,
     )  # fmt: skip
     return Bundle(
         config=Config(model=config, diffusion=diffusion, sampler=sampler),

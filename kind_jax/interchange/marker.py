@@ -28,6 +28,7 @@ class Marker:
     time_frequencies: TimeFrequencies
     mlp_norm_eps: float
     diffusion: DiffusionConfig
+    guidance_channels: int | None
     class_names: tuple[str, ...]
 
 
@@ -39,7 +40,8 @@ def to_text(bundle: Bundle) -> str:
     model = bundle.config.model
     marker = Marker(
         heads=model.heads, time_frequencies=model.time_frequencies, mlp_norm_eps=model.mlp_norm_eps,
-        diffusion=bundle.config.diffusion, class_names=bundle.class_names,
+        diffusion=bundle.config.diffusion, guidance_channels=bundle.config.sampler.guidance_channels,
+        class_names=bundle.class_names,
     )  # fmt: skip
     return _ADAPTER.dump_json(marker, indent=2).decode()
 

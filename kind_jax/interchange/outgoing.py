@@ -85,7 +85,8 @@ def check_out(form: Literal["dit", "diffusers"], path: Path, *, replace: bool) -
     if not replace:
         raise UserError(f"{str(path)!r} exists already, but --out must be new (or --replace be given).")
     if form == "dit":
-        tensors.look(path)
+        if names.TABLE not in tensors.look(path).arrays:
+            raise UserError(f"{str(path)!r} holds no weights with the official names, so it is not replaced.")
     elif not _is_ours(path):
         raise UserError(f"{str(path)!r} is not a folder that was exported to diffusers, so it is not replaced.")
 

@@ -122,6 +122,7 @@ def _denoiser(bundle: Bundle) -> Callable[..., Float[Array, "B H W out"]]:
     config, gates = bundle.config.model, bundle.gates
     # What depends on the batch cannot be chosen for one of unknown size, nor a kernel for an unknown platform.
     settings = dataclasses.replace(config, dtype="float32", contraction=_order(config), remat=False)
+    answered = (*_served(bundle), *((config.num_classes,) if _has_null(bundle) else ()))
 
     def denoise(
         weights: dict[str, Float[Array, ...]],
@@ -135,9 +136,22 @@ def _denoiser(bundle: Bundle) -> Callable[..., Float[Array, "B H W out"]]:
             rows = gate.index[:, 0]
             collections[TAILORS] = jax.tree.map(lambda a: a[rows], collections[TAILORS])
             gate = Gate(jnp.arange(labels.shape[0])[:, None], gate.weight)
-        return model.apply(settings, collections, images, t, labels, gate)
+        out = model.apply(settings, collections, images, t, labels, gate)
+        # A lookup beyond a table gives some row of it: a class that is not served must not look like one that is.
+        known = jnp.any(labels[:, None] == jnp.asarray(answered, jnp.int32)[None, :], axis=1)
+        return jnp.where(known[:, None, None, None], out, jnp.nan)
 
     return denoise
+
+
+def _served(bundle: Bundle) -> list[int]:
+    return [c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0]
+
+
+def _has_null(bundle: Bundle) -> bool:
+    """Whether a label alone can say the null class: with null_gate "keep" it has the tailors of another class."""
+    model = bundle.config.model
+    return model.null_gate != "keep" if bundle.collections[TAILORS] else model.label_embedding
 
 
 def _order(config: ModelConfig) -> Contraction:
@@ -156,12 +170,8 @@ def _order(config: ModelConfig) -> Contraction:
 
 
 def _signature(bundle: Bundle, weights: Weights, program: jax_export.Exported, digest: str) -> dict[str, Any]:
-    config, gates = bundle.config.model, bundle.gates
-    image = [config.size, config.size]
-    gated = bool(bundle.collections[TAILORS])
-    # With null_gate "keep" the null class has the tailors of another one, which a label alone cannot say.
-    unconditional = config.null_gate != "keep" if gated else config.label_embedding
-    served = [c for c, row in enumerate(gates.row_of_class) if row >= 0]
+    config = bundle.config.model
+    image, served = [config.size, config.size], _served(bundle)
     return {
         "format": FORMAT,
         "kind_jax": __version__,
@@ -182,7 +192,8 @@ def _signature(bundle: Bundle, weights: Weights, program: jax_export.Exported, d
         "classes": {
             "served": served,
             "names": [bundle.class_names[c] for c in served],
-            "null": config.num_classes if unconditional else None,
+            "null": config.num_classes if _has_null(bundle) else None,
+            "others": "NaN",
         },
         "diffusion": _diffusion(bundle.config),
     }

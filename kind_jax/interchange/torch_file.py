@@ -56,7 +56,8 @@ def _refused(path: Path, error: Exception) -> UserError:
             f"{path} is not loaded: it asks for the Python object '{what}', but it must hold tensors alone."
         )
     lines = [line for line in str(error).splitlines() if line.strip()]
-    reason = printable(lines[-1].strip(), 200).rstrip(".") if lines else type(error).__name__
+    told = isinstance(error, RuntimeError) and lines and "PytorchStreamReader" not in lines[0]
+    reason = printable(lines[-1].strip(), 200).rstrip(".") if told else type(error).__name__
     return UserError(f"{path} is no file of tensors that torch.load(weights_only=True) reads, or is damaged: {reason}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from typing import Any
@@ -40,10 +41,26 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"model which of its {settings.num_classes} classes to draw."
         )
     if config.model.num_classes != len(dataset.class_names):
+        settings = (("data.protocol", config.data.protocol), ("data.classes", config.data.classes))
+        given = [f"{name} {value!r:.60}" for name, value in settings if value is not None]
+        chosen = f" with {' and '.join(given)}" if given else ""
         raise UserError(
-            f"model.num_classes is {config.model.num_classes}, but {source} with the chosen data.classes has "
+            f"model.num_classes is {config.model.num_classes}, but {source}{chosen} has "
             f"{len(dataset.class_names)} classes."
         )
+
+
+def with_scale(config: Config, dataset: Dataset) -> Config:
+    """``config`` that knows the scale of its latents.
+
+    Raises:
+      UserError: it names another one.
+    """
+    made_by = None if dataset.latents is None else dataset.latents.vae
+    scale = None if made_by is None else (made_by.scaling_factor, made_by.shift_factor)
+    if config.data.latent_scale not in (None, scale):
+        raise UserError(f"data.latent_scale is {config.data.latent_scale}, but that of the data set is {scale}.")
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, latent_scale=scale))
 
 
 def check_memory(config: Config, shapes: TrainState, mesh: Mesh) -> None:

@@ -23,7 +23,7 @@ from kind_jax.train import history, hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
 from kind_jax.train.diagnose import diagnosed
-from kind_jax.train.fits import check_data, check_memory
+from kind_jax.train.fits import check_data, check_memory, with_scale
 from kind_jax.train.lock import check_present
 from kind_jax.train.meter import Meter, describe
 from kind_jax.train.metrics import FILE_NAME, make_writer, read_metrics
@@ -76,8 +76,9 @@ def train(
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     dataset = open_dataset(config.data, "train")
     check_data(config, dataset)
+    config = with_scale(config, dataset)
     if hosts.is_first():
-        pictures.check(config, dataset.latents.vae if dataset.latents else None)
+        pictures.check(config)
     shapes = states.abstract(config)  # refuses a config that leaves nothing to train
     check_memory(config, shapes, mesh)
 

@@ -7,6 +7,7 @@ Nothing is drawn anew and nothing is frozen but what the config says. What a pre
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def begin(config: Config, source: Bundle) -> tuple[Config, partition.Collections
         weights = {**weights, TAILORS: jax.tree.map(lambda a: np.asarray(a)[rows], weights[TAILORS])}
     transfer = dataclasses.replace(config.transfer, source=fingerprint(weights))
     return dataclasses.replace(config, transfer=transfer), weights
+
+
+def check_classes(source: Bundle, names: Sequence[str]) -> str | None:
+    """Compare the classes of a model with those of the data that it is to be trained on.
+
+    Returns:
+      A remark where the model's classes have numbers for names, which says nothing about them; else None.
+
+    Raises:
+      UserError: a class has another name: each class would begin with weights of another one.
+    """
+    old, new = source.class_names, tuple(names)
+    if len(old) != len(new) or old == new:  # another number is refused with the settings
+        return None
+    if old == tuple(map(str, range(len(old)))):
+        return f"the classes of {source.origin} have no names: its class 0 is taken for {new[0]!r}, and so on"
+    odd = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+    how = "give data.classes in its order" if sorted(old) == sorted(new) else "kind-jax transfer is for new classes"
+    raise UserError(
+        f"--init names a model whose class {odd} is {old[odd]!r}, but class {odd} of the data is {new[odd]!r}, which "
+        f"would begin with weights of another class: {how}."
+    )
 
 
 def check_same(config: Config, directory: Path) -> None:

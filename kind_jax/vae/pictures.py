@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from kind_jax.config import Config
-from kind_jax.data.latent_files import Autoencoder
 from kind_jax.errors import UserError
 from kind_jax.vae.config import VaeConfig
 from kind_jax.vae.vae import Vae
@@ -24,28 +23,14 @@ def choose(given: Path | None, config: Config) -> Vae | None:
     return _fitting(Path(own), config, "data.vae") if own is not None and Path(own).is_dir() else None
 
 
-def check(config: Config, made_by: Autoencoder | None = None) -> None:
+def check(config: Config) -> None:
     """Refuse a ``data.vae`` that grids of samples cannot be decoded with, without reading its weights.
-
-    Args:
-      made_by: what is known about the autoencoder that made the latents. Another decoder may be of use, since
-        fine-tuned ones share an encoder, but not one of another scale.
 
     Raises:
       UserError: as :func:`choose`, or its folder is missing.
     """
-    if config.data.vae is None:
-        return
-    vae = look_vae(config.data.vae)
-    _check(vae, config, "data.vae", config.data.vae)
-    if made_by is None:
-        return
-    found, wanted = (vae.scaling_factor, vae.shift_factor or 0.0), (made_by.scaling_factor, made_by.shift_factor)
-    if found != wanted:
-        raise UserError(
-            f"data.vae is {config.data.vae!r} with scaling_factor {found[0]} and shift_factor {found[1]}, but the "
-            f"latents in {config.data.path!r} were made with {wanted[0]} and {wanted[1]}."
-        )
+    if config.data.vae is not None:
+        _check(look_vae(config.data.vae), config, "data.vae", config.data.vae)
 
 
 def _fitting(folder: Path, config: Config, setting: str) -> Vae:
@@ -59,6 +44,13 @@ def _check(vae: VaeConfig, config: Config, setting: str, folder: object) -> None
         raise UserError(
             f"{setting} is {str(folder)!r} with latents of {have} channels, but they must be the {want} that the model "
             "draws."
+        )
+    # Another decoder may be of use, since fine-tuned ones share an encoder, but not one of another scale.
+    found, scale = (vae.scaling_factor, vae.shift_factor or 0.0), config.data.latent_scale
+    if scale is not None and found != scale:
+        raise UserError(
+            f"{setting} is {str(folder)!r} with scaling_factor {found[0]} and shift_factor {found[1]}, but the "
+            f"model was trained on latents that were made with {scale[0]} and {scale[1]}."
         )
     if vae.out_channels not in (1, 3):
         raise UserError(

@@ -148,7 +148,7 @@ def test_bad_state_dicts(tmp_path, capsys, name, changes, message):
         ([*GOOD, "--learngenes", "x", "--tailors", "2"], "--learngenes is 'x', but it"),
         ([*GOOD, "--learngenes", "99", "--tailors", "2"], "learngenes is 99, but it must"),
         ([*SOME, "--groups", "0,1"], "model.groups"),
-        ([*SOME, "--groups", "g.txt"], "is missing"),
+        ([*SOME, "--groups", "g.txt"], "--groups is 'g.txt', but it must be numbers"),
         ([*SOME, "--plot", "x.pdf"], "end in .png"),
         ([*GOOD, "--class-names", "n.txt"], "n.txt is missing"),
         ([*GOOD, "--class-names", str(FOLDER / "config.json")], "class names are given"),

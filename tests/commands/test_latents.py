@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +20,7 @@ from kind_jax.config import Config, DataConfig, change
 from kind_jax.data import latent_files
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.manifest import without_path
-from kind_jax.vae import encode, load_vae
+from kind_jax.vae import encode, load_vae, save_vae
 
 
 @pytest.fixture(scope="module")
@@ -200,4 +199,22 @@ def test_a_run_trains_on_latents(encoded, vae, tmp_path, capsys):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(np.isfinite(row["loss"]) for row in rows)
-    assert Path(workdir, "config.json").is_file()
+    wrong = tmp_path / "wrong"
+    save_vae(dataclasses.replace(vaes.CONFIG, scaling_factor=0.5), vaes.weights(), wrong)
+    message = (
+        "scaling_factor 0.5 and shift_factor 0.0, but the model was trained on latents that were made with 0.18215"
+    )
+    for line in (args, ["sample", str(workdir), "--vae", str(wrong)]):
+        given = ["--data.vae", str(wrong)] if line is args else []
+        assert cli.main([*line, *given]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_made_anew(command, encoded, tmp_path, capsys):
+    copy = shutil.copytree(encoded, tmp_path / "copy")
+    damaged = copy / "train" / "00002-of-00005.array_record"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:])
+    assert cli.main([*command, "--out", str(copy)]) == 0
+    assert "train: 4 of 5 shards are there already" in capsys.readouterr().out
+    assert content(copy) == content(encoded)

@@ -179,6 +179,9 @@ def test_only_state_dicts_are_replaced(tmp_path):
     (tmp_path / "b.safetensors").write_text("something else")
     with pytest.raises(UserError, match="is not a safetensors file"):
         save_dit(bundle, tmp_path / "b.safetensors", replace=True)
+    safetensors.numpy.save_file({"decoder.weight": np.zeros(3, np.float32)}, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match="holds no weights with the official names"):
+        save_dit(bundle, tmp_path / "b.safetensors", replace=True)
     with pytest.raises(UserError, match=r"must end in .safetensors"):
         save_dit(bundle, tmp_path / "b.pt")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from kind_jax import model
+from kind_jax import model, partition
 from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.deploy.bundle import export as export_artifact
 from kind_jax.deploy.compose import compose
@@ -120,13 +120,30 @@ def test_the_same_outputs_without_kind_jax(name, tmp_path):
     assert json.loads((tmp_path / "out" / "signature.json").read_text()) == signature
     assert signature["platforms"] == ["cpu", "cuda", "tpu"]
     served = {"gated": [0, 1, 4], "dense": [0, 1, 2, 3, 4], "composed": [0, 1, 2, 3, 4]}[name]
-    assert signature["classes"] == {"served": served, "names": [f"name {c}" for c in served], "null": 5}
+    assert signature["classes"] == {
+        "served": served,
+        "names": [f"name {c}" for c in served],
+        "null": 5,
+        "others": "NaN",
+    }
+    program = jax.jit(stablehlo._denoiser(bundle))
+    odd = jnp.array([c for c in range(-2, 8) if c not in (*served, 5)] + [-100, 99])
+    there = jnp.array([*served, 5])
+    arrays = jax.tree.map(jnp.asarray, partition.flatten(bundle.collections))
+    for labels, nothing in ((odd, True), (there, False)):
+        out = program(arrays, jnp.zeros((len(labels), 8, 8, 1)), jnp.zeros(len(labels)), labels)
+        assert bool(jnp.all(jnp.isnan(out) == nothing))
 
 
 def test_where_nothing_is_unconditional_there_is_no_null_class(tmp_path):
     plain = tiny.change(GATED, model={"label_embedding": False})
     one = compose(bundle_of(plain), classes=(4,)).bundle
-    assert stablehlo.export(one, tmp_path / "one")["classes"] == {"served": [4], "names": ["name 4"], "null": None}
+    assert stablehlo.export(one, tmp_path / "one")["classes"] == {
+        "served": [4],
+        "names": ["name 4"],
+        "null": None,
+        "others": "NaN",
+    }
     kept = tiny.change(GATED, model={"null_gate": "keep"})
     assert stablehlo.export(bundle_of(kept), tmp_path / "kept")["classes"]["null"] is None
 

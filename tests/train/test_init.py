@@ -19,7 +19,7 @@ from kind_jax.errors import UserError
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 from kind_jax.train.run import load_config
-from kind_jax.transfer.whole import begin
+from kind_jax.transfer.whole import begin, check_classes
 
 DENSE = tiny.change(tiny.CONFIG, model={"factor": {"projections": ()}})
 FILE = str(Path(__file__).parents[2] / "chaos" / "config.py")  # whose model is another one: width 16, six learngenes
@@ -110,6 +110,16 @@ def test_settings_that_contradict_the_source_are_refused(begun, tmp_path):
     other = tiny.change(open_bundle(artifact).config, diffusion={"process": "gaussian"}, sampler={"method": "ddim"})
     with pytest.raises(UserError, match=r"diffusion.process is 'gaussian', but .* has 'flow'"):
         begin(other, open_bundle(artifact))
+
+
+def test_classes_of_other_names_are_refused(begun, tmp_path, capsys):
+    named = dataclasses.replace(open_bundle(begun[0]), class_names=tuple("abcdefghij"), origin=tmp_path)
+    with pytest.raises(UserError, match=r"whose class 1 is 'b', but class 1 of the data is 'c', .*data.classes in its"):
+        check_classes(named, tuple("acbdefghij"))
+    with pytest.raises(UserError, match=r"class 9 is 'j', but class 9 of the data is 'x', .*kind-jax transfer"):
+        check_classes(named, tuple("abcdefghix"))
+    assert check_classes(named, named.class_names) is None
+    assert "its class 0 is taken for 'a'" in (check_classes(open_bundle(begun[0]), named.class_names) or "")
 
 
 def test_a_bank_in_another_order_is_sorted_and_a_partial_one_refused(begun):
