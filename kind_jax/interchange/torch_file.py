@@ -32,7 +32,7 @@ def read(path: Path, weights: Literal["ema", "raw"] | None = None) -> StateDict:
     with open_regular(path) as (file, _):
         mapped = file.read(len(_ZIP)) == _ZIP  # the old format cannot be mapped; mapping spares the optimizer's memory
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise UserError(
             f"{path} is read by PyTorch, which is not installed: pip install 'kind-jax[torch]', or give a .safetensors "
