@@ -82,7 +82,7 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
 
     def fuzz_lines() -> Outcome:
         whole, found, first = scratch / "lines" / "whole", [], 0
-        run = fuzz.Run(directory=whole / "run", artifact=whole / "art")
+        run = fuzz.run_in(whole)
 
         def make(place: Path) -> Outcome:
             fuzz.make_run(small(), place)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 
 from chaos import lines, mutate
 from chaos.outcome import Outcome
@@ -38,25 +39,37 @@ class _OverdueError(BaseException):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run and its artifact."""
+    """A finished run, its artifact, and a dense model with the official names."""
 
     directory: Path
     artifact: Path
+    dense: Path
 
 
 def make_run(config: Config, folder: Path) -> Run:
-    """Train ``config`` in ``folder``/run to its end, and export it.
+    """Train ``config`` in ``folder``/run to its end, and export it, and a dense model that nothing has trained.
 
     Raises:
       UserError: whatever the trainer refuses.
     """
+    from kind_jax import model
+    from kind_jax.config import change
     from kind_jax.deploy.bundle import export, open_bundle
+    from kind_jax.interchange import official
     from kind_jax.train.loop import train
 
-    run = Run(directory=folder / "run", artifact=folder / "art")
+    run = run_in(folder)
     train(config, run.directory)
     export(open_bundle(run.directory), run.artifact)
+    plain = change(config.model, factor={"projections": ()}, learn_sigma=True)
+    state = official.to_state_dict(plain, model.init(plain, 0)["params"])
+    safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in state.items()}, run.dense)
     return run
+
+
+def run_in(folder: Path) -> Run:
+    """Where :func:`make_run` puts what it makes."""
+    return Run(directory=folder / "run", artifact=folder / "art", dense=folder / lines.DENSE)
 
 
 def fuzz_lines(whole: Run, scratch: Path, cases: int, seed: int, *, first: int = 0) -> Outcome:
@@ -74,7 +87,7 @@ def fuzz_lines(whole: Run, scratch: Path, cases: int, seed: int, *, first: int =
     failures, codes, start = [], [], _peak()
     for case in range(first, first + cases):
         place = (scratch / f"case_{case}").resolve()
-        lines.lay_out(place, whole.directory, whole.artifact)
+        lines.lay_out(place, whole.directory, whole.artifact, whole.dense)
         line = lines.draw(np.random.default_rng([seed, case]), place)
         code, problems = _try(line, place)
         codes.append(code)

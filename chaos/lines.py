@@ -59,6 +59,8 @@ PATHS = (
     "{place}/art/kind.json/x.png", "{place}/locked/x.png", "{place}/folder.png",
 )  # fmt: skip
 
+DENSE = "dit.safetensors"
+
 # These start processes or need packages that may not be here.
 _LEFT_OUT = ("data.workers", "train.tensorboard")
 
@@ -91,7 +93,7 @@ class Line:
 
 def valid(place: Path) -> dict[str, list[list[str]]]:
     """Lines of every verb that need seconds; ``place`` is laid out by :func:`lay_out`."""
-    run, art, config, new = (str(place / name) for name in ("run", "art", "config.py", "new"))
+    run, art, config, dense, new = (str(place / name) for name in ("run", "art", "config.py", DENSE, "new"))
     stop = ["--stop-after", "1"]
     sampler = ["--steps", "1", "--seed", "1"]
     return {
@@ -109,7 +111,15 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
             [run, "--rows", "1", "--method", "heun", "--weights", "raw", *sampler],
         ],
         "inspect": [[art, "--classes", "1,2", "--out", f"{new}.png"], [run, "--weights", "ema"]],
-        "export": [[run, "--out", new, "--classes", "1,2", "--weights", "raw"], [art, "--out", new, "--replace"]],
+        "export": [
+            [run, "--out", new, "--classes", "1,2", "--weights", "raw"],
+            [art, "--out", new, "--replace"],
+            [art, "--to", "stablehlo", "--out", new, "--classes", "1"],
+        ],
+        "convert": [
+            [dense, "--from", "dit", "--heads", "2", "--out", new],
+            [dense, "--from", "dit", "--heads", "2", "--out", new, "--learngenes", "4", "--tailors", "2"],
+        ],
         "compose": [
             [art, "--classes", "1", "--out", new, "--max-params", "12k", "--plot", f"{new}.png"],
             [run, "--classes", "1,2", "--out", new, "--rank", "3", "--form", "factored", "--criterion", "energy"],
@@ -125,10 +135,11 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
     }
 
 
-def lay_out(place: Path, run: Path, artifact: Path) -> None:
-    """A run, an artifact, a config file, and a folder to work in, two levels down, among strange ones."""
+def lay_out(place: Path, run: Path, artifact: Path, dense: Path) -> None:
+    """A run, an artifact, others' model and a config file, strange things among them, and a folder to work in."""
     shutil.copytree(run, place / "run")
     shutil.copytree(artifact, place / "art")
+    shutil.copy(dense, place / DENSE)
     (place / "a" / "b").mkdir(parents=True)
     (place / "config.py").write_text(CONFIG)
     (place / "settings.json").write_text(to_json(load_config(run)))
@@ -177,8 +188,9 @@ def _doomed(rng: np.random.Generator, args: list[str], place: Path) -> Line:
 
 def _damage(rng: np.random.Generator, args: list[str], place: Path) -> str:
     """Change a file that the line reads."""
-    named = [p for p in ("run", "art", "config.py") if str(place / p) in args[1:]]
     files = {"run": ("run/config.json", "run/metrics.jsonl"), "art": ("art",), "config.py": ("settings.json",)}
+    files[DENSE] = (DENSE,)
+    named = [name for name in files if str(place / name) in args[1:]]
     name = _pick(rng, files[_pick(rng, named)])
     path = place / name
     if name == "art":
@@ -192,7 +204,7 @@ def _damage(rng: np.random.Generator, args: list[str], place: Path) -> str:
         rows[at] = mutate.document(rng, rows[at])
         path.write_bytes(b"\n".join(rows) + b"\n")
     else:
-        change = mutate.raw if name.endswith("jsonl") or rng.random() < 0.3 else mutate.document
+        change = mutate.raw if name.endswith(("jsonl", DENSE)) or rng.random() < 0.3 else mutate.document
         path.write_bytes(change(rng, path.read_bytes()))
     return f"({name} is damaged)"
 
