@@ -80,7 +80,8 @@ def test_one_compiled_step_serves_every_rate_and_seed_as_the_trainer_would(commo
     step = jax.jit(make_step(tuned))
     for _ in range(3):
         state, _ = step(state, next(data))
-    chex.assert_trees_all_close(found[5e-3, 7], jax.device_get(states.averaged(config, state)), rtol=1e-5, atol=1e-6)
+    # Two programs round differently, and Adam enlarges that; another rate or seed differs by a thousandth.
+    chex.assert_trees_all_close(found[5e-3, 7], jax.device_get(states.averaged(config, state)), rtol=1e-5, atol=5e-5)
 
 
 def test_pretrained_weights_are_kept_and_checked(common, tmp_path):
