@@ -41,6 +41,8 @@ def _source(init: str | None, directory: Path) -> Config | None:
     """The settings of the model that a run begins from, or began from; None for random weights."""
     if init is None and not (directory / "config.json").is_file():
         return None
+    if init == "":
+        raise UserError("--init is empty, but it must be a run or an artifact.")
     from kind_jax.transfer import whole
 
     return whole.saved_settings(directory) if init is None else whole.settings_of(Path(init))

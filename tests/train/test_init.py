@@ -107,6 +107,8 @@ def test_settings_that_contradict_the_source_are_refused(begun, tmp_path):
         go(run, "--model.depth", "3")
     with pytest.raises(UserError, match=r"--init is .*nothing', but it must be a run or an artifact"):
         go(tmp_path / "run", "--init", str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"--init is empty"):
+        go(tmp_path / "run", "--init=")
     other = tiny.change(open_bundle(artifact).config, diffusion={"process": "gaussian"}, sampler={"method": "ddim"})
     with pytest.raises(UserError, match=r"diffusion.process is 'gaussian', but .* has 'flow'"):
         begin(other, open_bundle(artifact))
