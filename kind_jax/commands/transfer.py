@@ -58,8 +58,9 @@ def run(args: list[str]) -> int:
     path = option(args, "--config")
     base = load_file(path) if path else Config() if asks_help else _settings_of(source)
     if path is None and option(args, "--data.source") not in (None, base.data.source):
-        # The source's choice of classes means nothing in another data set.
-        base = dataclasses.replace(base, data=dataclasses.replace(base.data, classes=None, protocol=None, name=None))
+        # What the source chose of its own data set, and what is known of its latents, means nothing in another one.
+        own = {"classes": None, "protocol": None, "name": None, "latent_scale": None}
+        base = dataclasses.replace(base, data=dataclasses.replace(base.data, **own))
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"
         base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))

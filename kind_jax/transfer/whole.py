@@ -140,10 +140,11 @@ def check_classes(source: Bundle, names: Sequence[str]) -> str | None:
     old, new = source.class_names, tuple(names)
     if len(old) != len(new) or old == new:  # another number is refused with the settings
         return None
-    if old == tuple(map(str, range(len(old)))):
+    permuted = sorted(old) == sorted(new)
+    if old == tuple(map(str, range(len(old)))) and not permuted:
         return f"the classes of {source.origin} have no names: its class 0 is taken for {new[0]!r}, and so on"
     odd = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
-    how = "give data.classes in its order" if sorted(old) == sorted(new) else "kind-jax transfer is for new classes"
+    how = "give data.classes in its order" if permuted else "kind-jax transfer is for new classes"
     raise UserError(
         f"--init names a model whose class {odd} is {old[odd]!r}, but class {odd} of the data is {new[odd]!r}, which "
         f"would begin with weights of another class: {how}."

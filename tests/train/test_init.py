@@ -98,7 +98,7 @@ def test_settings_that_contradict_the_source_are_refused(begun, tmp_path):
         (("--model.depth", "3"), r"model.depth is 3, but the model that the run begins from has 2"),
         (("--model.factor.tailors", "5"), r"model.factor.tailors is 5, .* has 2"),
         (("--transfer.method", "full"), r"transfer.method is 'full', but --init goes on with a whole model"),
-        (("--data.classes", "3", "7"), r"model.num_classes is 10, but .* has 2 classes"),
+        (("--data.classes", *"1023456789"), r"whose class 0 is '0', but class 0 of the data is '1'"),
     ]:
         with pytest.raises(UserError, match=message):
             go(tmp_path / "run", "--init", str(artifact), *args)
@@ -122,6 +122,11 @@ def test_classes_of_other_names_are_refused(begun, tmp_path, capsys):
         check_classes(named, tuple("abcdefghix"))
     assert check_classes(named, named.class_names) is None
     assert "its class 0 is taken for 'a'" in (check_classes(open_bundle(begun[0]), named.class_names) or "")
+
+
+def test_another_number_of_classes_is_refused(begun, tmp_path):
+    with pytest.raises(UserError, match=r"model.num_classes is 10, but .* has 2 classes"):
+        go(tmp_path / "run", "--init", str(begun[0]), "--data.classes", "3", "7")
 
 
 def test_a_bank_in_another_order_is_sorted_and_a_partial_one_refused(begun):
