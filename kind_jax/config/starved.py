@@ -11,7 +11,7 @@ def refuse_starved(config: Config) -> list[str]:
 
     A patch of n = patch² · channels numbers comes in, and goes out, through ``model.width`` features. What a model
     predicts of noise fills all n dimensions, so with fewer features than that a part of it is lost, and samples stay
-    noisy. Images fill far fewer dimensions: a model that predicts them (``diffusion.prediction`` clean) may be narrower.
+    noisy. Images fill far fewer dimensions: a model of them (``diffusion.prediction`` clean) may be narrower.
 
     Raises:
       UserError: naming the settings and what would do.

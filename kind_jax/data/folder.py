@@ -270,7 +270,7 @@ def list_files(
 
 
 def held_out(source: FolderSource, share: float) -> Bool[np.ndarray, " N"]:
-    """Which images ``data.held_out`` keeps from training: of each class the share with the least SHA-256 of their paths.
+    """Which images ``data.held_out`` keeps from training: of each class those with the least SHA-256 of their paths.
 
     So neither the machine nor a seed decides, and few images change sides when others come or go. At least one image of
     a class that has two is held out, and at least one is left.
@@ -284,7 +284,7 @@ def held_out(source: FolderSource, share: float) -> Bool[np.ndarray, " N"]:
 
 
 def _class_files(folder: Path, name: str) -> tuple[list[tuple[bytes, int]], int] | None:
-    """Path and size of each image file of a class, sorted, and the number of other files; None if there is no folder."""
+    """Path and size of each image file of a class, sorted, and how many files are none; None without a folder."""
     if not (folder / name).is_dir():
         return None
     found = list(_walk(os.fsencode(folder), os.fsencode(name), ()))

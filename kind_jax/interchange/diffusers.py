@@ -106,8 +106,8 @@ def readme(config: Config, off: float) -> str:
     model, diffusion = config.model, config.diffusion
     predicts = "the clean image" if diffusion.prediction == "clean" else "the velocity"
     process = (
-        f"It was trained with rectified flow and predicts {predicts}; the times that it is given are 1000 times those in "
-        "(0, 1)."
+        f"It was trained with rectified flow and predicts {predicts}; the times that it is given are 1000 times "
+        "those in (0, 1)."
     )
     if diffusion.process == "gaussian":
         schedule = f"{diffusion.schedule} schedule of {diffusion.train_steps} steps"

@@ -9,6 +9,7 @@ import time
 import hostile_images
 import numpy as np
 import pytest
+from PIL import Image
 
 from kind_jax.config import DataConfig
 from kind_jax.data import dataset as dataset_module

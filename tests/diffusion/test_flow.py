@@ -117,5 +117,5 @@ def test_a_flow_that_outputs_the_image_has_the_same_loss_and_path_as_its_velocit
         sampler = make_sampler(CLEAN, SamplerConfig(method=method, steps=steps), learn_sigma=False)
         found = sample(sampler, exact_image, _normal(0), jax.random.key(1))
         np.testing.assert_allclose(found, _sample(method, steps), atol=1e-5)
-    with pytest.raises(UserError, match="diffusion.prediction is 'clean', but it must be 'epsilon' or 'v'"):
+    with pytest.raises(UserError, match=r"diffusion.prediction is 'clean', but it must be 'epsilon' or 'v'"):
         DiffusionConfig(process="gaussian", prediction="clean")
