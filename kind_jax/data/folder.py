@@ -162,7 +162,7 @@ def find_split(path: str | None, split: str) -> Split:
     )
     if path is None or "://" in path or not (root := Path(path).expanduser()).is_dir():
         raise UserError(f"data.path is {path!r}, but for data.source 'folder' it must be {wanted}.")
-    tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    tests = _tests(root)
     train = root / "train" if (root / "train").is_dir() else root
     if train == root and (tests or split != "train"):
         beside = f" beside {tests[0].name}/" if tests else ""
@@ -197,13 +197,22 @@ def find_split(path: str | None, split: str) -> Split:
     return Split(folder=tests[0], classes=classes, folders=folders)
 
 
+def has_test_split(path: str | None) -> bool:
+    """Whether a folder of images has ``test`` or ``val`` in it."""
+    return path is not None and bool(_tests(Path(path).expanduser()))
+
+
 def refuse_test_split(path: str | None, share: float) -> None:
     """Raise a UserError where ``data.held_out`` is given for a folder that has a test split of its own."""
-    for name in ("test", "val"):
-        if path is not None and (Path(path).expanduser() / name).is_dir():
-            raise UserError(
-                f"data.held_out is {share}, but it must be 0 for data.path {path!r}, which has {name}/ for that."
-            )
+    found = _tests(Path(path or "").expanduser())
+    if found:
+        raise UserError(
+            f"data.held_out is {share}, but it must be 0 for data.path {path!r}, which has {found[0].name}/ for that."
+        )
+
+
+def _tests(root: Path) -> list[Path]:
+    return [root / name for name in ("test", "val") if (root / name).is_dir()]
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], str | None]:
