@@ -63,7 +63,12 @@ class Bundle:
         """Numbers of the classes whose tailors are aboard."""
         return tuple(c for c, row in enumerate(self.gates.row_of_class) if row >= 0)
 
-    def gate(self, classes: Mapping[int | str, float] | Sequence[int | str | Mapping[int | str, float] | None]) -> Gate:
+    def gate(
+        self,
+        classes: Mapping[int | str, float]
+        | Sequence[int | str | Mapping[int | str, float] | None]
+        | Int[np.ndarray, " N"],
+    ) -> Gate:
         """A gate in terms of classes, each by its number or name, for :meth:`sample`.
 
         Args:

@@ -32,20 +32,19 @@ def gate_of(classes: Any, names: Sequence[str], gates: ClassGate) -> Gate:
             f"the classes of a gate are {classes!r:.200}, but they must be a list with an entry for each sample, like "
             "[3, 7, None], or a dict of weights for all samples, like {3: 0.5, 7: 0.5}."
         )
-    if hasattr(classes, "dtype") and np.asarray(classes).ndim != 1:
-        raise UserError(f"the classes of a gate have shape {np.asarray(classes).shape}, but must have one dimension.")
+    if hasattr(classes, "dtype"):
+        classes = np.asarray(classes)
+        if classes.ndim != 1:
+            raise UserError(f"the classes of a gate have shape {classes.shape}, but must have one dimension.")
     if not len(classes):
         raise UserError("the classes of a gate are empty, but there must be an entry for each sample.")
-    known: dict[Any, dict[int, float]] = {}
-    entries = []
+    entries: list[dict[int, float]] = []
     for entry in classes:
-        if isinstance(entry, Mapping):
-            entries.append(_rows(entry, names, gates))
-            continue
-        key = (type(entry), entry if isinstance(entry, str | int | np.integer) else id(entry))
-        if key not in known:
-            known[key] = {} if entry is None else _rows({entry: 1.0}, names, gates)
-        entries.append(known[key])
+        if entry is None or isinstance(entry, Mapping):
+            entries.append(_rows(entry or {}, names, gates))
+        else:
+            entries.append({gates.row_of_class[number_of(entry, names)]: 1.0})
+    gates.check(tuple({number_of(entry, names) for entry in classes if not isinstance(entry, Mapping | None)}))
     return _padded(entries)
 
 
