@@ -1,4 +1,44 @@
-"""Decomposable diffusion transformers: train once, take apart, ship only the parts each device or domain needs."""
+"""Decomposable diffusion transformers: train once, take apart, ship only the parts each device or domain needs.
+
+Configure
+    Config           all settings of a run
+    ModelConfig      sizes of the network
+    FactorConfig     which weights are factored, and into how many components
+    dit              a published size by name, like "XL/2"
+    load_file        the Config of a Python file with get_config()
+
+Train
+    fit              train a config in a folder, or continue there
+
+Use a model
+    open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
+    Bundle           a model in hand: sample(labels), gate(classes), config, collections
+    export           write a bundle as an artifact
+    compose          choose classes and a budget, get a smaller model
+    grow             add the classes of another model with the same learngenes
+    grow_fresh       add classes with untrained tailors
+    drop             remove classes
+
+Models as plain dictionaries of arrays
+    init             fresh collections: learngenes, tailors, params
+    apply            evaluate the network
+    split            a module's definition and its collections
+    join             the inverse
+    select           some rows of a tailor bank
+    concatenate      several banks as one
+    transplant       a collection of one model put into another
+
+Gates over rows of the tailor bank (over classes, see Bundle.gate)
+    Gate             rows that are on for a sample, and their weights
+    class_gate       the rows of each class
+    one_group        one row for each sample
+    mixture          a weight for every row
+    all_groups       every row with the same weight
+    learngenes_only  every row off
+
+Errors
+    UserError        a setting, file or argument is wrong; the message names it
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -66,3 +106,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'kind_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -44,6 +44,7 @@ _USAGE = "\n".join(
         "",
         *(f"  {verb:<9} {what}" for verb, what in VERBS.items()),
         "",
+        "An option that takes a list takes several values, and may be repeated. Classes go by number or by name.",
         "`kind-jax VERB --help` explains a verb; exit code 2 means that an argument, file or setting is wrong.",
     ]
 )
@@ -108,7 +109,10 @@ def _refused(sentence: str) -> int:
 
 
 def _run(verb: str, args: list[str]) -> int:
+    from kind_jax.commands.repeated import joined  # not above: `kind-jax --help` does without tyro
+
     command = importlib.import_module(f"kind_jax.commands.{verb}")
+    args = joined(command.Arguments, args)
     if verb not in _ON_SEVERAL_HOSTS:
         return command.run(args)
     from kind_jax.train import watch  # after the command's module, which decides what else is imported

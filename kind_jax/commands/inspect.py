@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import check_png, parse_classes, say_paths, table
+from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,9 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact."""
-    classes: str | None = None
-    """Classes like 3,7 whose tailors to load; default: all that the model serves."""
+    classes: Classes = ()
+    """Classes whose tailors to load, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model
+    serves."""
     out: Path | None = None
     """PNG file of the energy plot; default: energy.png in the run, or beside the artifact."""
     weights: Literal["ema", "raw"] | None = None
@@ -36,7 +37,9 @@ def run(args: list[str]) -> int:
     from kind_jax.plots import energy_bars
 
     check_png(parsed.out)
-    bundle = open_bundle(parsed.source, classes=parse_classes(parsed.classes), weights=parsed.weights)
+    classes = typed("--classes", parsed.classes)
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    chosen(classes, bundle.class_names)
     table(
         f"{parsed.source} (step {bundle.step}, {bundle.weights} weights)",
         ("collection", "parameters", "MB"),

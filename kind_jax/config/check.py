@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import numbers
+import typing
+from typing import Any, TypeGuard
 
 import pydantic
 
@@ -19,6 +21,32 @@ def require(condition: bool, field: str, found: object, wanted: str) -> None:
     if not condition:
         value = repr(found)
         raise UserError(f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}.")
+
+
+def check_seed(seed: object, name: str = "seed") -> int:
+    """A seed as an int.
+
+    Raises:
+      UserError: it is no whole number from 0 to 2³² - 1.
+    """
+    whole = int(seed) if is_whole(seed) else -1
+    require(0 <= whole < 2**32, name, seed, f"a whole number between 0 and {2**32 - 1}")
+    return whole
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether something is an int, of Python or NumPy; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_choice(value: object, choices: Any, name: str) -> None:
+    """Refuse what is not one of the strings of a Literal.
+
+    Raises:
+      UserError: naming the setting, the value and all choices.
+    """
+    known = typing.get_args(choices)
+    require(isinstance(value, str) and value in known, name, value, f"one of {', '.join(map(repr, known))}")
 
 
 def problem(error: pydantic.ValidationError) -> str:
