@@ -114,7 +114,7 @@ def count(text: str) -> Collectives:
     return Collectives(flows=flows, unknown_loops=unknown)
 
 
-def crossing(flow: Flow, output: float, box: int) -> float:
+def crossing(flow: Flow, output: int, box: int) -> float:
     """Bytes that a device must receive from other boxes, where ``box`` devices in a row stand in one.
 
     Members in one box share what comes in: each fetches its part and passes it on inside. That is what a hierarchical
@@ -125,7 +125,7 @@ def crossing(flow: Flow, output: float, box: int) -> float:
     """
     boxes = [member // box for member in flow.members]
     if flow.kind == "collective-permute":
-        return output if boxes[::2] != boxes[1::2] else 0.0
+        return float(output) if boxes[::2] != boxes[1::2] else 0.0
     n = len(set(boxes))
     together = len(boxes) / n
     return {
