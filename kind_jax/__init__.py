@@ -47,6 +47,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kind_jax.config import Config, FactorConfig, ModelConfig, dit, load_file
+    from kind_jax.config.presets import preset, presets
     from kind_jax.deploy.bundle import Bundle, export, open_bundle
     from kind_jax.deploy.compose import compose
     from kind_jax.deploy.groups import drop, grow, grow_fresh
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 # Loaded on first use, so that `import kind_jax` and `kind-jax --help` do not wait for JAX.
 _HOMES = {
     "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "dit", "load_file"),
+    "kind_jax.config.presets": ("preset", "presets"),
     "kind_jax.deploy.bundle": ("Bundle", "export", "open_bundle"),
     "kind_jax.deploy.compose": ("compose",),
     "kind_jax.deploy.groups": ("drop", "grow", "grow_fresh"),
@@ -94,6 +96,8 @@ __all__ = [
     "mixture",
     "one_group",
     "open_bundle",
+    "preset",
+    "presets",
     "select",
     "split",
     "transplant",
