@@ -7,7 +7,6 @@ colour, their classes, and from these patch, width, tailors and steps.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from kind_jax.config import (

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from kind_jax.commands.console import option, say_paths, table
-from kind_jax.config import Config, DataConfig, presets
+from kind_jax.commands.console import say_paths, table
+from kind_jax.commands.given import base_config
+from kind_jax.config import Config, DataConfig
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class Arguments:
 
 def run(args: list[str]) -> int:
     """Parse ``args``, encode what is missing, and say what there is; returns the exit code."""
-    path = option(args, "--config")
-    base = (presets.load(path) if path else Config()).data
+    base = base_config(Arguments, args, Config()).data
     parsed = tyro.cli(Arguments, args=args, default=Arguments(data=base), prog="kind-jax latents")
     part = _part(parsed.part)
     folder, out = _check(parsed)

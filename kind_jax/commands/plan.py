@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kind_jax.commands.console import check_file, option, say_paths, table
+from kind_jax.commands.console import check_file, say_paths, table
+from kind_jax.commands.given import base_config
 from kind_jax.config import Config, presets
 from kind_jax.errors import UserError
 
@@ -39,8 +40,7 @@ class Arguments:
 
 def run(args: list[str]) -> int:
     """Parse ``args``, compile, print the tables; returns the exit code."""
-    path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
-    base = presets.load(path) if path else Config()
+    base = base_config(Arguments, args, Config())
     parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
     if parsed.config is None:
         raise UserError(

@@ -79,6 +79,14 @@ def joined(arguments: type, args: Sequence[str]) -> list[str]:
     return [arg for i, old in enumerate(args) for arg in put.get(i, [] if i in gone else [old])]
 
 
+def values_of(arguments: type, args: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values that ``args``, in which every option is there once, give to each option, by its name with ``-``.
+
+    That of a flag is True or False.
+    """
+    return {each.option.name: each.values for each in _given(_options(arguments), args)}
+
+
 def _check_same(given: Sequence[_Given]) -> None:
     name, first = given[0].option.name, given[0].values
     for other in given[1:]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_paths
+from kind_jax.commands.given import base_config
 from kind_jax.config import Config, presets
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
@@ -69,8 +70,7 @@ def _begin(
 
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
-    path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
-    base = presets.load(path) if path else Config()
+    path, base = option(args, "--config"), base_config(Arguments, args, Config())
     source = _source(option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path)))
     if source is not None:
         from kind_jax.transfer import whole

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_paths
+from kind_jax.commands.given import base_config
 from kind_jax.config import Config, OptimizerConfig, TransferConfig, presets
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
@@ -58,7 +59,7 @@ def run(args: list[str]) -> int:
         raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
     source = Path() if asks_help else Path(args[0])
     path = option(args, "--config")
-    base = presets.load(path) if path else Config() if asks_help else _settings_of(source)
+    base = base_config(Arguments, args, Config() if asks_help or path else _settings_of(source))
     if path is None and option(args, "--data.source") not in (None, base.data.source):
         # What the source chose of its own data set, and what is known of its latents, means nothing in another one.
         own = {"classes": None, "protocol": None, "name": None, "latent_scale": None}

@@ -7,8 +7,9 @@ pyproject.toml). A file that is added is a preset: its name without ``.py``, des
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kind_jax.config.run import Config, load_file
 from kind_jax.errors import UserError
@@ -22,19 +23,24 @@ def presets() -> dict[str, str]:
     return {file.stem: _first_line(file) for file in _files()}
 
 
-def preset(name: str) -> Config:
+def preset(name: str, given: Mapping[str, Any] | None = None) -> Config:
     """The settings of this name, one of :func:`presets`.
 
+    Args:
+      name: of the preset.
+      given: settings that are decided, by dotted names: ``preset("images", {"data.path": "photos"})``. They win, and
+        what depends on them follows.
+
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it does not go with what is given.
     """
     found = {file.stem: file for file in _files()}
     if name not in found:
         raise UserError(f"the preset is {name!r:.200}, but it must be one of {_names(found)}.")
-    return load_file(found[name])
+    return load_file(found[name], given)
 
 
-def load(config: str | Path) -> Config:
+def load(config: str | Path, given: Mapping[str, Any] | None = None) -> Config:
     """What ``--config`` takes: the name of a preset, or a Python file with ``get_config()``, which ends in ``.py``.
 
     Raises:
@@ -44,13 +50,13 @@ def load(config: str | Path) -> Config:
     if path.suffix == ".py" or path.name != str(config):
         if path.stem in found and not path.exists():  # what the documents of a checkout name, say, from elsewhere
             raise UserError(f"--config is {str(config)!r}, but no such file exists; --config {path.stem} is a preset.")
-        return load_file(path)
+        return load_file(path, given)
     # A file without an ending could not be loaded anyway, so that names and files never compete.
     if path.name not in found:
         raise UserError(
             f"--config is {path.name!r:.200}, but it must be a Python file ending in .py or a preset: {_names(found)}."
         )
-    return load_file(found[path.name])
+    return load_file(found[path.name], given)
 
 
 def _files() -> list[Path]:
