@@ -11,6 +11,7 @@ import tyro
 
 from kind_jax.commands.console import check_file, option, say_paths, table
 from kind_jax.config import Config, load_file
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def run(args: list[str]) -> int:
     """Parse ``args``, compile, print the tables; returns the exit code."""
     path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
     base = load_file(path) if path else Config()
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a Python file with get_config(), like configs/dit_xl2.py."

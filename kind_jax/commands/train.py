@@ -11,6 +11,7 @@ import tyro
 
 from kind_jax.commands.console import option, say_paths
 from kind_jax.config import Config, load_file
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
 
@@ -77,7 +78,8 @@ def run(args: list[str]) -> int:
         from kind_jax.transfer import whole
 
         base = whole.adopt(base, source)
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a Python file with get_config(), like configs/digits.py."
