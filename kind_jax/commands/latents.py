@@ -13,6 +13,7 @@ import tyro
 from kind_jax.commands.console import say_paths, table
 from kind_jax.commands.given import base_config
 from kind_jax.config import Config, DataConfig
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, encode what is missing, and say what there is; returns the exit code."""
     base = base_config(Arguments, args, Config()).data
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(data=base), prog="kind-jax latents")
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(data=base), prog="kind-jax latents")
     part = _part(parsed.part)
     folder, out = _check(parsed)
 

@@ -12,6 +12,7 @@ import tyro
 from kind_jax.commands.console import check_file, say_paths, table
 from kind_jax.commands.given import base_config
 from kind_jax.config import Config, presets
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, compile, print the tables; returns the exit code."""
     base = base_config(Arguments, args, Config())
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a preset, like dit_xl2, or a Python file with get_config()."

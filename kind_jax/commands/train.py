@@ -12,6 +12,7 @@ import tyro
 from kind_jax.commands.console import option, say_paths
 from kind_jax.commands.given import base_config
 from kind_jax.config import Config, presets
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
 
@@ -76,7 +77,8 @@ def run(args: list[str]) -> int:
         from kind_jax.transfer import whole
 
         base = whole.adopt(base, source)
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a preset, like digits, or a Python file with get_config()."

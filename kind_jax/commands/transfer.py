@@ -11,6 +11,7 @@ import tyro
 from kind_jax.commands.console import option, say_paths
 from kind_jax.commands.given import base_config
 from kind_jax.config import Config, OptimizerConfig, TransferConfig, presets
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
 
@@ -67,7 +68,10 @@ def run(args: list[str]) -> int:
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"
         base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax transfer")
+    with together():
+        parsed = tyro.cli(
+            Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax transfer"
+        )
     if parsed.workdir is None:
         raise UserError("--workdir is missing, but it must name the folder of the new run.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, gathered, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class DiffusionConfig:
     train_steps: int = 1000
     times: Literal["uniform", "logit_normal"] = "logit_normal"
 
+    @gathered()
     def __post_init__(self) -> None:
         steps = self.train_steps
         require(2 <= steps <= 100_000, "diffusion.train_steps", steps, "2 or more, at most 100000")
@@ -59,6 +60,7 @@ class SamplerConfig:
     guidance_channels: int | None = None
     eta: float = 0.0
 
+    @gathered()
     def __post_init__(self) -> None:
         require(1 <= self.steps <= 100_000, "sampler.steps", self.steps, "between 1 and 100000")
         guidance = self.guidance

@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic
 
-from kind_jax.config.check import STRICT, change, require
+from kind_jax.config.check import STRICT, change, gathered, require, together
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import ModelConfig
 from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -38,6 +38,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     transfer: TransferConfig = TransferConfig()
 
+    @gathered()
     def __post_init__(self) -> None:
         flow = self.diffusion.process == "flow"
         methods = ("euler", "heun") if flow else ("ddpm", "ddim")
@@ -88,11 +89,12 @@ def from_json(text: str | bytes, origin: str) -> Config:
         raise UserError(f"{origin} has {len(data)} bytes, but a config must have at most {LIMIT}.")
     documents.parse(data, origin)  # refuses what pydantic takes: one key twice, of which the last would win
     try:
-        return _ADAPTER.validate_json(data)
+        with together():
+            return _ADAPTER.validate_json(data)
+    except UserError as e:  # of our own checks, whose sentence names the field already
+        raise UserError(f"{origin}: {e}") from e
     except pydantic.ValidationError as e:
         first = e.errors()[0]
-        if first["type"] == "value_error":  # raised by our own checks, whose sentence names the field already
-            raise UserError(f"{origin}: {first.get('ctx', {}).get('error')}") from e
         field = printable(".".join(str(part) for part in first["loc"])) or "the file"
         raise UserError(f"{origin}: {field}: {first['msg']} (found {first.get('input')!r:.200}).") from e
 
@@ -115,9 +117,10 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> Confi
         raise UserError(f"--config is {str(path)!r}, but it must be a Python file ending in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        takes = len(inspect.signature(module.get_config).parameters)
-        config = module.get_config(dict(given or {})) if takes else module.get_config()
+        with together():
+            spec.loader.exec_module(module)
+            takes = len(inspect.signature(module.get_config).parameters)
+            config = module.get_config(dict(given or {})) if takes else module.get_config()
     except UserError:
         raise
     except (Exception, SystemExit) as e:  # a script that ends the process would pass for a success

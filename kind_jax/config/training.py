@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, gathered, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class DataConfig:
     vae: str | None = None
     latent_scale: tuple[float, float] | None = None
 
+    @gathered()
     def __post_init__(self) -> None:
         require(0 <= self.workers <= 1024, "data.workers", self.workers, "between 0 and 1024")
         require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
@@ -101,6 +102,7 @@ class CollectionConfig:
     freeze: bool = False
     thaw: tuple[str, ...] = ()
 
+    @gathered()
     def __post_init__(self) -> None:
         require(self.freeze or not self.thaw, "optimizer.*.thaw", self.thaw, "empty where freeze is False")
         for name in ("learning_rate", "weight_decay"):
@@ -135,6 +137,7 @@ class OptimizerConfig:
     params: CollectionConfig = CollectionConfig()
     adapters: CollectionConfig = CollectionConfig()
 
+    @gathered()
     def __post_init__(self) -> None:
         possible = 0 < self.learning_rate <= 1e30  # float32 ends at 3.4e38
         require(possible, "optimizer.learning_rate", self.learning_rate, "positive and at most 1e30")
@@ -156,6 +159,7 @@ class MeshConfig:
     fsdp: int = 1
     tensor: int = 1
 
+    @gathered()
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
         require(all(n == -1 or n >= 1 for n in sizes), "mesh", sizes, "positive sizes, or -1 on one axis")
@@ -204,6 +208,7 @@ class TrainConfig:
     profile: tuple[int, int] | None = None
     tensorboard: bool = False
 
+    @gathered()
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "keep"):
             possible = 1 <= getattr(self, name) < 2**31

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,21 @@ _FREE = (
     "model.scan_unroll", "sampler.", "train.checkpoint_every", "train.keep", "train.log_every", "train.profile",
     "train.sample_every", "train.skip_nonfinite", "train.tensorboard", "train.verify",
 )  # fmt: skip
+
+
+def with_places(config: Config) -> Config:
+    """``config`` with absolute paths in ``data.path`` and ``data.vae``, which hold wherever the run is used later.
+
+    URLs like gs://bucket/data are places already.
+    """
+    places = {name: _place(getattr(config.data, name)) for name in ("path", "vae")}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+
+
+def _place(path: str | None) -> str | None:
+    if not path or "://" in path:
+        return path
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def check(directory: Path, config: Config) -> None:
