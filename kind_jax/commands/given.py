@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing
 from typing import Any
 
-import tyro
+import pydantic
 
 from kind_jax.commands.console import option
 from kind_jax.commands.repeated import values_of
@@ -42,14 +43,26 @@ def settings_given(arguments: type, args: list[str]) -> dict[str, Any]:
         setting = name.replace("-", "_")
         if setting not in types:
             continue
-        if types[setting] is bool:
-            found[setting] = values == ("True",)
-            continue
-        try:
-            found[setting] = tyro.cli(types[setting], args=list(values), console_outputs=False)
-        except SystemExit:
-            continue
+        adapter = pydantic.TypeAdapter(types[setting])
+        for guess in (tuple(map(_number, values)), values):  # a number where one is possible, as the parser has it
+            with contextlib.suppress(pydantic.ValidationError):
+                found[setting] = adapter.validate_python(guess if _is_list(types[setting]) else guess[-1])
+                break
     return found
+
+
+def _number(text: str) -> int | float | bool | str | None:
+    words = {"None": None, "True": True, "False": False}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _is_list(hint: Any) -> bool:
+    return any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
 
 
 def _types(settings: type, prefix: str = "") -> dict[str, Any]:

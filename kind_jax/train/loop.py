@@ -15,9 +15,11 @@ import jax
 
 from kind_jax import partition
 from kind_jax.config import Config
+from kind_jax.config.capacity import check_capacity
 from kind_jax.data import pipeline
 from kind_jax.data.bad import BadRecords
 from kind_jax.data.dataset import open_dataset
+from kind_jax.data.summary import summary
 from kind_jax.errors import UserError
 from kind_jax.train import history, hosts, sharding
 from kind_jax.train import state as states
@@ -79,7 +81,12 @@ def train(
     config = with_places(config)
     _say(f"opening the data set {_named(config)} ...")
     dataset = open_dataset(config.data, "train")
+    for line in summary(dataset):
+        _say(line)
     check_data(config, dataset)
+    begins = initial is None and not (directory / "config.json").is_file()
+    for line in check_capacity(config, strict=begins):
+        _say(line)
     config = with_scale(config, dataset)
     if hosts.is_first():
         pictures.check(config)
