@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from kind_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
 
 
 def parse_classes(text: str | None) -> tuple[int, ...] | None:
@@ -83,3 +88,11 @@ def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     console = Console()
     # A file or a pipe has no width of its own; rich's 80 columns would cut names short.
     (console if console.is_terminal else Console(width=160)).print(grid)
+
+
+def with_data(bundle: Bundle, path: Path | None) -> Bundle:
+    """``bundle`` whose data set is in ``path`` (``data.path``); None leaves it where the config says."""
+    if path is None:
+        return bundle
+    data = dataclasses.replace(bundle.config.data, path=str(path))
+    return dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, data=data))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import check_png, parse_classes, say_paths, table
+from kind_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Arguments:
     classes: str | None = None
     """Classes like 3,7 whose tailors to load; default: all that the model serves."""
     out: Path | None = None
-    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact."""
+    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact, if it can be
+    written there."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
 
@@ -76,6 +78,12 @@ def run(args: list[str]) -> int:
     )  # fmt: skip
     inside = parsed.source / "energy.png" if (parsed.source / "config.json").is_file() else None
     out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_energy.png"
-    atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    try:
+        atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    except UserError as e:
+        if parsed.out is not None:
+            raise
+        print(f"there is no plot, since {str(e).removesuffix('.')}; --out can name another place")
+        return 0
     say_paths("energy: sum of (|s| |u| |v|)² over components; tailors: mean over groups", {"plot": out})
     return 0
