@@ -15,6 +15,7 @@ from kind_jax import __version__
 from kind_jax.errors import UserError
 from kind_jax.host import keep_memory
 from kind_jax.interrupts import interruptible, leave, received
+from kind_jax.terminal import tolerate
 from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.untrusted.text import printable
 
@@ -55,6 +56,7 @@ def main(args: list[str] | None = None) -> int:
 
     A run is resumable that was stopped by a signal, or because another host of it was lost (kind_jax/train/watch.py).
     """
+    tolerate()
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE)

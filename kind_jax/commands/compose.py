@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from kind_jax.classes import Typed, describe
-from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table
+from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, with_data
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Arguments:
     criterion: Literal["svd", "energy", "loss"] = "svd"
     """What ranks components: their energy after factoring anew (svd; by far the best at small sizes) or as they are, or
     the loss on training images."""
+    data_path: Annotated[Path | None, tyro.conf.arg(name="data.path")] = None
+    """Where those images are; default: as the config says. An artifact knows the last part of the path at most."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     plot: Path | None = None
@@ -66,11 +68,13 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.picture import composition_bars
     from kind_jax.files import atomic_write_bytes
 
+    if parsed.data_path is not None and parsed.criterion != "loss":
+        raise UserError(f"--data.path is given, but --criterion is {parsed.criterion}, and only loss reads images.")
     bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
     classes = chosen(asked, bundle.class_names) or ()
     composed = compose(
         bundle, classes=classes, **bounds, rank=parsed.rank, form=parsed.form, criterion=parsed.criterion,
-        importance=_importance(bundle, classes) if parsed.criterion == "loss" else None,
+        importance=_importance(with_data(bundle, parsed.data_path), classes) if parsed.criterion == "loss" else None,
     )  # fmt: skip
     export(composed.bundle, parsed.out, replace=parsed.replace)
     atomic_write_bytes(plot, composition_bars(composed.record))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -15,6 +16,9 @@ from rich.table import Table
 from kind_jax.classes import Typed
 from kind_jax.commands.repeated import canonical
 from kind_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
 
 # The type of an option that takes classes; nothing at all is the empty tuple.
 Classes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")]
@@ -94,3 +98,11 @@ def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     console = Console()
     # A file or a pipe has no width of its own; rich's 80 columns would cut names short.
     (console if console.is_terminal else Console(width=160)).print(grid)
+
+
+def with_data(bundle: Bundle, path: Path | None) -> Bundle:
+    """``bundle`` whose data set is in ``path`` (``data.path``); None leaves it where the config says."""
+    if path is None:
+        return bundle
+    data = dataclasses.replace(bundle.config.data, path=str(path))
+    return dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, data=data))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, typed
+from kind_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class Arguments:
     """Classes whose tailors to load, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model
     serves."""
     out: Path | None = None
-    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact."""
+    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact, if it can be
+    written there."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
 
@@ -79,6 +81,12 @@ def run(args: list[str]) -> int:
     )  # fmt: skip
     inside = parsed.source / "energy.png" if (parsed.source / "config.json").is_file() else None
     out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_energy.png"
-    atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    try:
+        atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    except UserError as e:
+        if parsed.out is not None:
+            raise
+        print(f"there is no plot, since {str(e).removesuffix('.')}; --out can name another place")
+        return 0
     say_paths("energy: sum of (|s| |u| |v|)² over components; tailors: mean over groups", {"plot": out})
     return 0

@@ -112,7 +112,11 @@ def train(
         # 2. State: from the newest good checkpoint, or fresh. A fresh folder says at once whose it is, should we be
         # killed; but first comes everything that may be refused.
         found = choose(directory, resume, config.train.verify)
-        _say("making the weights of step 0 ..." if found.step is None else f"reading the checkpoint {found.step} ...")
+        _say(
+            "making the weights of step 0 ..."
+            if found.step is None
+            else f"reading the checkpoint of step {found.step} ..."
+        )
         weights = first_weights(config, initial) if found.step is None else None
         if hosts.is_first() and not (directory / "config.json").is_file():
             save_config(directory, config)
