@@ -76,9 +76,11 @@ def run(args: list[str]) -> int:
     from kind_jax.train.lock import run_lock
     from kind_jax.vae import load_vae, look_vae
 
+    print("opening the data set ...", flush=True)
     datasets = _open(parsed)
     shape = next(iter(datasets.values())).image_shape
     latent_shape(look_vae(folder), shape)  # refuses before weights are read
+    print("reading the autoencoder ...", flush=True)
     vae = load_vae(folder)
     encoder = Encoder(vae, shape, batch=parsed.batch, dtype=parsed.dtype)
     settings = _settings(parsed, datasets, vae, encoder)
