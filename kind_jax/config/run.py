@@ -129,7 +129,8 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> Confi
         raise UserError(
             f"--config is {str(path)!r}, but its get_config() returned {type(config).__name__}, not Config."
         )
-    config = _with(config, given or {})
+    with together():
+        config = _with(config, given or {})
     try:
         text = _ADAPTER.dump_json(config, warnings=False)
     except ValueError as e:
