@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt32
 
+from kind_jax.config.roles import differences
 from kind_jax.data import augment
 from kind_jax.data.dataset import Dataset, Draws, MemorySource, Source
 from kind_jax.data.latents import MemoryLatents
@@ -161,23 +162,4 @@ def fingerprint(dataset: Dataset, *, batch: int, seed: int) -> dict[str, Any]:
 
 def describe_difference(saved: dict[str, Any], current: dict[str, Any]) -> str | None:
     """Say how two fingerprints differ, like ``batch was 64, now 32``; None when they are equal."""
-    old, new = _flatten(saved), _flatten(current)
-    changes = []
-    for name in sorted(old.keys() | new.keys()):
-        if name in old and name in new and old[name] == new[name]:
-            continue
-        before = repr(old[name]) if name in old else "absent"
-        after = repr(new[name]) if name in new else "absent"
-        readable = max(len(before), len(after)) <= 60
-        changes.append(f"{name} was {before}, now {after}" if readable else f"{name} differs")
-    return "; ".join(changes) or None
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return "; ".join(str(each) for each in sorted(differences(saved, current), key=lambda d: d.name)) or None

@@ -4,7 +4,8 @@
     learngenes.safetensors         components that every class shares
     params.safetensors             everything dense
     tailors/<group>.safetensors    one file a group, so that a device fetches only what it serves; none where the model
-                                   has no gated tailors (dense, or composed for one group)
+                                   has no gated tailors (dense, or composed for one group). Its metadata says whose
+                                   they are: group, names of its classes, fingerprint of the learngenes
 
 Nothing here unpickles, and only plain files are opened; :mod:`kind_jax.deploy.manifest` says what is believed.
 """
@@ -23,6 +24,7 @@ import safetensors.numpy
 
 from kind_jax import __version__, partition, sealed
 from kind_jax.config import Config
+from kind_jax.deploy.identity import Owner, from_metadata, owners, to_metadata
 from kind_jax.deploy.manifest import FORMAT as FORMAT
 from kind_jax.deploy.manifest import MANIFEST as MANIFEST
 from kind_jax.deploy.manifest import (
@@ -65,10 +67,13 @@ def write(
         if (parent / MANIFEST).is_file():
             raise UserError(f"{str(directory)!r} lies inside the artifact {str(parent)!r}; choose another folder.")
     if replace and directory.exists():
-        read_manifest(directory)  # refuses to delete what is not an artifact, or holds other files too
+        read_manifest(directory, alone=True)  # refuses to delete what is not an artifact, or holds other files too
     trees = {f"{name}.safetensors": collections[name] for name in (LEARNGENES, PARAMS) if collections[name]}
+    metadata: dict[str, dict[str, str]] = {}
     if collections[TAILORS]:
+        owner = owners(class_names, config.model.group_of_class, collections[LEARNGENES])
         for row, group in enumerate(groups):
+            metadata[group_file(group)] = to_metadata(owner[group])
             trees[group_file(group)] = jax.tree.map(lambda a, row=row: a[row], collections[TAILORS])
     with atomic_directory(directory, replace=replace) as folder:
         files = {}
@@ -76,7 +81,7 @@ def write(
             path = folder / name
             path.parent.mkdir(exist_ok=True)
             arrays = {k: np.ascontiguousarray(a) for k, a in partition.flatten(tree).items()}
-            data = safetensors.numpy.save(arrays)
+            data = safetensors.numpy.save(arrays, metadata.get(name))
             path.write_bytes(data)
             files[name] = FileInfo(
                 sha256=hashlib.sha256(data).hexdigest(),
@@ -97,7 +102,7 @@ def read(directory: Path, manifest: Manifest, groups: Sequence[int]) -> partitio
 
     Raises:
       UserError: a group is not served, or a file is missing or its hash, arrays, shapes or dtypes are not the
-        manifest's and the config's.
+        manifest's and the config's, or says that it belongs to another group or other learngenes.
     """
     for group in groups:
         if group not in manifest.groups:
@@ -108,12 +113,15 @@ def read(directory: Path, manifest: Manifest, groups: Sequence[int]) -> partitio
         if shapes[name]:
             collections[name] = _read_file(directory, f"{name}.safetensors", manifest, shapes[name])
     if shapes[TAILORS]:
-        rows = [_read_file(directory, group_file(g), manifest, shapes[TAILORS]) for g in groups]
+        owner = owners(manifest.class_names, manifest.config.model.group_of_class, collections[LEARNGENES])
+        rows = [_read_file(directory, group_file(g), manifest, shapes[TAILORS], owner[g]) for g in groups]
         collections[TAILORS] = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     return collections
 
 
-def _read_file(directory: Path, name: str, manifest: Manifest, wanted: dict[str, Any]) -> dict[str, Any]:
+def _read_file(
+    directory: Path, name: str, manifest: Manifest, wanted: dict[str, Any], owner: Owner | None = None
+) -> dict[str, Any]:
     path, info = directory / name, manifest.files[name]
     if not os.path.lexists(path):
         raise UserError(f"{path} is missing; {MANIFEST} lists it (--classes takes the classes that are here).")
@@ -124,10 +132,36 @@ def _read_file(directory: Path, name: str, manifest: Manifest, wanted: dict[str,
         data = read_exactly(file, size, path)
     found = hashlib.sha256(data).hexdigest()
     if found != info.sha256:
-        raise UserError(f"{path} has SHA-256 {found[:12]}…, but {MANIFEST} says {info.sha256[:12]}…: it is damaged.")
+        known = owner is not None and _check_owner(data, path, owner)
+        why = "damaged, or from another training of the same classes" if known else "damaged"
+        raise UserError(f"{path} has SHA-256 {found[:12]}…, but {MANIFEST} says {info.sha256[:12]}…: it is {why}.")
 
     def check(header: tensors.Header) -> None:
+        if owner is not None:
+            _refuse_stranger(header, path, owner)
         leaves = {k: jax.ShapeDtypeStruct(a.shape, np.dtype(a.dtype)) for k, a in header.arrays.items()}
         partition.check_like(leaves, wanted, str(path))
 
     return partition.unflatten(tensors.load(data, path, check))
+
+
+def _check_owner(data: bytes, path: Path, owner: Owner) -> bool:
+    """Whether a file that is not the one in the manifest says that it is ``owner``'s; one that cannot be read, or was
+    written without an owner, says nothing.
+
+    Raises:
+      UserError: it says that it is another's.
+    """
+    try:
+        header = tensors.header(data, path)
+        said = from_metadata(header.metadata, path)
+    except UserError:
+        return False
+    _refuse_stranger(header, path, owner)
+    return said is not None
+
+
+def _refuse_stranger(header: tensors.Header, path: Path, owner: Owner) -> None:
+    said = from_metadata(header.metadata, path)
+    if said is not None and said != owner:
+        raise UserError(f"{path} says that it belongs to {said}, but here it must belong to {owner}.")

@@ -15,8 +15,8 @@ import numpy as np
 
 from kind_jax import model, partition
 from kind_jax.classes import ClassList, numbers_of
-from kind_jax.config import ModelConfig
 from kind_jax.config.check import check_seed, require
+from kind_jax.config.roles import JOIN, compare
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
@@ -24,8 +24,6 @@ from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
 from kind_jax.untrusted.text import check_names
 
 TABLE = "label_embed/table"
-# What may differ between two models that share learngenes: which classes they know, and how they are computed.
-_OWN = ("num_classes", "groups", "factor", "scan_unroll", "remat", "dtype")
 
 
 def served(bundle: Bundle) -> tuple[int, ...]:
@@ -65,7 +63,7 @@ def grow(bundle: Bundle, other: Bundle) -> Bundle:
     """The bundle with every class that ``other`` serves added behind its own.
 
     The two must share learngenes and dense parameters bit by bit, as models do that were trained from one source with
-    both frozen. Rows of a label embedding may differ: those of the new classes go before the bundle's own null row.
+    both frozen. Of a label embedding only the null row must agree: the rows of the new classes go before it.
 
     Raises:
       UserError: naming the first thing that differs (a setting, the learngenes' hashes, an array), a class name that
@@ -176,25 +174,22 @@ def _check_gated(bundle: Bundle, verb: str, name: str = "bundle") -> None:
 
 
 def _check_settings(bundle: Bundle, other: Bundle) -> None:
-    def settings(config: ModelConfig) -> dict[str, Any]:
-        own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _OWN}
-        own |= {"factor.projections": tuple(sorted(config.factor.projections)), "factor.learngenes": config.learngenes}
-        return {f"model.{name}": value for name, value in own.items()} | {"model.factor.tailors": config.tailors}
+    for name, wanted, found in compare(bundle.config, other.config, JOIN):
+        raise UserError(f"{name} of {other.origin} is {found!r}, but it must be {wanted!r}, as in {bundle.origin}.")
 
-    def process(b: Bundle) -> dict[str, Any]:
-        return {f"diffusion.{k}": v for k, v in dataclasses.asdict(b.config.diffusion).items()}
 
-    ours = settings(bundle.config.model) | process(bundle)
-    theirs = settings(other.config.model) | process(other)
-    for name, value in ours.items():
-        if theirs[name] != value:
-            raise UserError(
-                f"{name} of {other.origin} is {theirs[name]!r}, but it must be {value!r}, as in {bundle.origin}."
-            )
+def _null_row(params: Mapping[str, Any]) -> bytes:
+    return np.asarray(params[TABLE])[-1].tobytes()
 
 
 def _check_params(bundle: Bundle, other: Bundle) -> None:
     ours, theirs = (partition.flatten(b.collections[PARAMS]) for b in (bundle, other))
+    if TABLE in ours and _null_row(ours) != _null_row(theirs):
+        raise UserError(
+            f"the null row of '{TABLE}' of {other.origin} is not that of {bundle.origin}, so their unconditional "
+            "branches differ: models can be joined only if that row was not trained (older transfers moved it where "
+            "optimizer.params.weight_decay was not 0; they must be trained again)."
+        )
     for path, leaf in ours.items():
         if path != TABLE and np.asarray(leaf).tobytes() != np.asarray(theirs[path]).tobytes():
             raise UserError(

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +22,19 @@ import pydantic
 from kind_jax import model, partition, sealed
 from kind_jax.config import Config
 from kind_jax.config.check import STRICT, problem
+from kind_jax.deploy.identity import from_metadata
 from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
-from kind_jax.untrusted import documents
+from kind_jax.untrusted import documents, hub, tensors
 from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.tensors import HEADER_LIMIT
 from kind_jax.untrusted.text import check_names, printable
 
 MANIFEST = "kind.json"
 FORMAT = 2
+# What the Hugging Face hub adds to a repository, and its clients to a folder that they download to; never opened.
+_BESIDE = (".cache", ".git", ".gitattributes", "LICENSE", "README.md")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -99,20 +103,23 @@ def shapes_of(config: Config) -> dict[str, Any]:
     return shapes
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, *, alone: bool = False) -> Manifest:
     """The manifest, checked against itself and against what lies in the folder.
 
     Tailor files may be absent (a device fetches only what it serves); every other file must be there, and nothing may
-    be there that the manifest does not list. No file but the manifest is opened.
+    be there that the manifest does not list, but what comes with a download from the Hugging Face hub. No file but the
+    manifest is opened, unless one has another size than it should: then its header may say whose it is.
+
+    Args:
+      alone: refuse also what comes with a download.
 
     Raises:
       UserError: naming the file and what is wrong with it.
     """
     path = directory / MANIFEST
-    _refuse_link(path)
     manifest = _parse(path)
     _check_itself(manifest, path)
-    _check_files(manifest, directory)
+    _check_files(manifest, directory, () if alone else _BESIDE)
     _check_arrays(manifest, path)
     # A path on somebody else's machine says nothing on this one, where data would be written to it.
     return dataclasses.replace(manifest, config=without_path(manifest.config, whole=True))
@@ -137,7 +144,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def _parse(path: Path) -> Manifest:
-    data = read_small(path, sealed.LIMIT)
+    data = read_small(path, sealed.LIMIT, links=False)
     try:
         text = sealed.opened(data, path)
     except UserError:
@@ -185,7 +192,7 @@ def _check_itself(manifest: Manifest, path: Path) -> None:
                 raise UserError(f"{path} is damaged: its composition has the name '{printable(text, 40)}'.")
 
 
-def _check_files(manifest: Manifest, directory: Path) -> None:
+def _check_files(manifest: Manifest, directory: Path, beside: Sequence[str]) -> None:
     """The files are those listed, plain ones, of the sizes listed; files of tailors may be absent."""
     names = {f"{LEARNGENES}.safetensors", f"{PARAMS}.safetensors"} | {group_file(g) for g in manifest.groups}
     path = directory / MANIFEST
@@ -195,23 +202,34 @@ def _check_files(manifest: Manifest, directory: Path) -> None:
         if not _SHA256.match(info.sha256):
             raise UserError(f"{path} is damaged: the sha256 of '{name}' is not one.")
     found = _scan(directory)
-    for extra in sorted(set(found) - set(manifest.files) - {MANIFEST}):
+    for extra in sorted(set(found) - set(manifest.files) - {MANIFEST, *beside}):
         raise UserError(f"{directory} holds '{printable(extra)}', which its {MANIFEST} does not list; remove it.")
     for name, info in manifest.files.items():
         if name in found:
             if found[name] != info.bytes:
-                raise UserError(f"{directory / name} has {found[name]} bytes, but {MANIFEST} says {info.bytes}.")
+                whose = _whose(directory / name) if name.startswith(f"{TAILORS}/") else ""
+                raise UserError(f"{directory / name} has {found[name]} bytes, but {MANIFEST} says {info.bytes}{whose}.")
         elif not name.startswith(f"{TAILORS}/"):
             raise UserError(f"{directory / name} is missing; {MANIFEST} lists it.")
+
+
+def _whose(path: Path) -> str:
+    """What a file of tailors says of itself, if it is whole; a damaged one says nothing."""
+    try:
+        owner = from_metadata(tensors.look(path, links=False).metadata, path)
+    except UserError:
+        return ""
+    return "" if owner is None else f"; it says that it belongs to {owner}"
 
 
 def _scan(directory: Path) -> dict[str, int]:
     """Sizes of all files by path; folders other than that of the tailors count as files."""
     found: dict[str, int] = {}
     for prefix, folder in (("", directory), (f"{TAILORS}/", directory / TAILORS)):
-        if prefix and not os.path.lexists(folder):
-            continue
-        _refuse_link(folder)
+        if prefix:  # the artifact itself may be a link, as whoever names it chose it
+            if not os.path.lexists(folder):
+                continue
+            _refuse_link(folder)
         try:
             entries = list(os.scandir(folder))
         except OSError as e:
@@ -220,10 +238,12 @@ def _scan(directory: Path) -> dict[str, int]:
             name, path = f"{prefix}{entry.name}", folder / entry.name
             if name == TAILORS:
                 continue
-            status = path.lstat()
-            if stat.S_ISLNK(status.st_mode):
+            if (target := hub.blob(path)) is None:
                 _refuse_link(path)
-            elif not stat.S_ISREG(status.st_mode) and (name == MANIFEST or name.endswith(".safetensors")):
+            elif not os.path.lexists(target):
+                raise UserError(f"{path} is a link to {target}, but there is no such file; download it again.")
+            status = (target or path).lstat()
+            if not stat.S_ISREG(status.st_mode) and (name == MANIFEST or name.endswith(".safetensors")):
                 raise UserError(f"{path} is not a file.")
             found[name] = status.st_size
     return found

@@ -252,7 +252,8 @@ def _load(directory: Path, step: int, config: Config, wanted: dict[str, Any], *,
         raise UserError(f"{where} holds the collection '{unknown[0]}', which this model does not have.")
     meta = read_meta(directory, step)
     # Shapes alone would let another order of the groups pass.
-    if changed := differences(meta["config"], config):
+    saved = configs.from_json(json.dumps(meta["config"]), f"{where}/meta")
+    if changed := differences(saved, config):
         raise UserError(f"{where} was trained with another config: {'; '.join(changed)}.")
     loaded = _read(directory, step, jax.tree.map(_placed, wanted))
     leaves.check(loaded, meta["sums"], str(where))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kind_jax import partition
-from kind_jax.config import OptimizerConfig
+from kind_jax.config import Config, OptimizerConfig
 from kind_jax.errors import UserError
 
 FROZEN = "frozen"
+_LABELS = "params/label_embed/table"  # the last row is the null class's
 
 
 def labels(config: OptimizerConfig, collections: partition.Collections) -> Any:
@@ -48,17 +51,30 @@ def moving(config: OptimizerConfig, collections: partition.Collections) -> parti
     return partition.unflatten(leaves)
 
 
-def hold_null_row(collections: partition.Collections) -> partition.Collections:
-    """The same, but no gradient reaches the null row of the label embedding.
+def held_rows(config: Config) -> dict[str, tuple[int, ...]]:
+    """Rows that stay in leaves that train, by path: indices of the leading axis, from its end where negative.
 
-    New classes can then join the model that they were learned beside: its unconditional branch is still the same.
+    A transfer to new classes trains their rows of the label embedding and holds the null row: the new classes can then
+    join the model that they were learned beside, as its unconditional branch is still the same. Rows of tailors cannot
+    be held by number, as a step takes some out of the bank.
     """
-    params = partition.flatten(collections[partition.PARAMS])
-    table = params.get("label_embed/table")
-    if table is None:
-        return collections
-    params["label_embed/table"] = jnp.concatenate([table[:-1], jax.lax.stop_gradient(table[-1:])])
-    return {**collections, partition.PARAMS: partition.unflatten(params)}
+    return {_LABELS: (-1,)} if config.transfer.method == "kind" else {}
+
+
+def hold(
+    held: Mapping[str, tuple[int, ...]], new: partition.Collections, old: partition.Collections
+) -> partition.Collections:
+    """``new`` with the rows ``held`` of ``old``, to the bit, whatever has moved them; an absent leaf needs nothing."""
+    leaves, source = partition.flatten(new), partition.flatten(old)
+    present = [path for path in held if path in leaves]
+    if not present:
+        return new
+    for path in present:
+        leaf = leaves[path]
+        rows = np.zeros(leaf.shape[0], bool)
+        rows[list(held[path])] = True
+        leaves[path] = jnp.where(rows.reshape(-1, *(1,) * (leaf.ndim - 1)), source[path], leaf)
+    return {name: {} for name in new} | partition.unflatten(leaves)
 
 
 def _under(path: str, prefixes: tuple[str, ...]) -> bool:

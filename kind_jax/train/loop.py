@@ -97,7 +97,7 @@ def train(
     check(directory, config)  # before anything is written, the lock included
     with hosts.locked(directory), stop_requests() as received:
         hosts.shared(directory)
-        check(directory, config)  # another process may have made it its own meanwhile
+        remarks = check(directory, config)  # another process may have made it its own meanwhile
         hosts.barrier("checked")  # before the first host writes into the folder
         # 1. Input: the same global batches on any number of hosts.
         placement = sharding.batch_sharding(mesh)
@@ -135,7 +135,7 @@ def train(
             )
         if hosts.is_first():
             save_config(directory, config)
-        notes = set_aside_refused(directory, found)
+        notes = set_aside_refused(directory, found) + (remarks if start else [])
         unverified = verification(directory, found)
         end = min(config.train.steps, config.train.steps if stop_after is None else stop_after)
 

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from kind_jax import config as configs
 from kind_jax.config import Config
+from kind_jax.config.roles import RESUME, Role, compare
 from kind_jax.config.run import LIMIT
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_text, is_leftover, sweep
 from kind_jax.train.lock import FILE_NAME
 from kind_jax.untrusted.regular import read_small
-
-# Settings that change neither the weights nor the input stream: a resumed run may have others.
-_FREE = (
-    "data.path", "data.skip_bad", "data.vae", "data.workers", "mesh.", "model.contraction", "model.remat",
-    "model.scan_unroll", "sampler.", "train.checkpoint_every", "train.keep", "train.log_every", "train.profile",
-    "train.sample_every", "train.skip_nonfinite", "train.tensorboard", "train.verify",
-)  # fmt: skip
 
 
 def with_places(config: Config) -> Config:
@@ -39,22 +31,32 @@ def _place(path: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def check(directory: Path, config: Config) -> None:
+def check(directory: Path, config: Config) -> list[str]:
     """Refuse a folder that is not free for this run and not its own; changes nothing.
+
+    Returns:
+      A remark where the run in the folder may go on with this config, but not with the same bits.
 
     Raises:
       UserError: the folder holds something else, or a run with another config; every setting that differs is named.
     """
     saved = directory / "config.json"
     if saved.is_file():
-        changed = differences(json.loads(configs.to_json(load_config(directory))), config)
-        if changed:
+        before = load_config(directory)
+        if changed := differences(before, config):
             raise UserError(
                 f"{directory} belongs to a run with another config: {'; '.join(changed)}; "
                 "give this run another --workdir, or the saved settings."
             )
+        rounding = compare(before, config, {Role.ROUNDING})
+        if rounding:
+            return [
+                f"{'; '.join(map(str, rounding))}: the run goes on, but its last digits will not be those that it "
+                "would have had"
+            ]
     elif directory.exists() and (not directory.is_dir() or any(not _begun(p.name) for p in directory.iterdir())):
         raise UserError(f"--workdir is {str(directory)!r}, which is not a run and not empty; choose another folder.")
+    return []
 
 
 def _begun(name: str) -> bool:
@@ -80,20 +82,8 @@ def load_config(directory: Path) -> Config:
     return configs.from_json(read_small(path, LIMIT), str(path))
 
 
-def differences(saved: dict[str, Any], config: Config) -> list[str]:
-    """Settings of a saved config (as JSON values) that are others now and may not be, like ``train.batch was 8, now
-    16``."""
-    before, now = _leaves(saved), _leaves(json.loads(configs.to_json(config)))
-    free = _FREE + (("train.steps",) if config.optimizer.schedule == "constant" else ())
-    return [
-        f"{name} was {before.get(name, 'absent')!r}, now {now.get(name, 'absent')!r}"
-        for name in {**before, **now}
-        if (name not in before or name not in now or before[name] != now[name]) and not name.startswith(free)
-    ]
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+def differences(saved: Config, config: Config) -> list[str]:
+    """Settings of a saved config that are others now and may not be, like ``train.batch was 8, now 16``."""
+    # Without a schedule that ends with the run, a longer run has the same beginning.
+    agree = RESUME - ({Role.LENGTH} if config.optimizer.schedule == "constant" else set())
+    return [str(each) for each in compare(saved, config, agree)]

@@ -19,7 +19,7 @@ from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
 from kind_jax.train import rows
 from kind_jax.train import state as states
-from kind_jax.train.freeze import hold_null_row, moving
+from kind_jax.train.freeze import held_rows, hold, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import Health, TrainState
 
@@ -64,8 +64,7 @@ def loss(config: Config, collections: partition.Collections, draws: Draws) -> tu
     labels = jnp.where(draws.no_embedding, config.model.num_classes, draws.labels)
     noisy = process.corrupt(draws.clean, draws.noise, draws.t)
     weights = adapters.merge(config.transfer, collections)
-    if config.transfer.method == "kind":
-        weights = hold_null_row(weights)
+    weights = hold(held_rows(config), weights, jax.lax.stop_gradient(weights))
     output = model.apply(config.model, weights, noisy, process.model_time(draws.t), labels, draws.gate)
     parts = jax.tree.map(jnp.mean, process.losses(output, draws.clean, draws.noise, draws.t))
     return parts["loss"], parts
@@ -126,7 +125,7 @@ def make_step(
     """
     rate = rate or learning_rate(config.optimizer, config.train.steps)
     tx = make_optimizer(config.optimizer, rate)
-    taken = rows.taken(config)
+    taken, held = rows.taken(config), held_rows(config)
 
     def update(state: TrainState, draws: Draws, present: Bool[Array, " rows"]) -> tuple[TrainState, Metrics]:
         grads, metrics = gradients(config, state.collections, draws)
@@ -142,11 +141,12 @@ def make_step(
         norm = optax.tree.norm(grads)
         fine, stopped, health = _judge(config, state.health, jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm))
         # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
-        weights: Any = _either(fine, optax.apply_updates(old, changes), old)
+        moved: Any = hold(held, cast(dict[str, Any], optax.apply_updates(old, changes)), old)
+        weights = _either(fine, moved, old)
         opt = _either(fine, opt, state.opt)
         done = state.step + jnp.where(stopped, 0, 1)
         keep = jnp.where(stopped, 1, rows.decay(config.train.ema, done))
-        ema = jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), state.ema, weights)
+        ema = hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), state.ema, weights), weights)
         metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
         metrics |= {"nonfinite_row": health.row, "nonfinite_steps": health.skipped}
         new = TrainState(partition.overlay(state.collections, weights), ema, opt, done, health, state.averaged)

@@ -6,14 +6,8 @@ import dataclasses
 
 from kind_jax import adapters
 from kind_jax.config import CollectionConfig, Config
+from kind_jax.config.roles import TRANSFER, compare
 from kind_jax.errors import UserError
-
-# Settings that must agree for the source's weights to fit; the number of tailors need not, as tailors begin afresh.
-_SHAPE = (
-    "channels", "patch", "width", "depth", "heads", "mlp_ratio", "label_embedding", "learn_sigma", "time_frequencies",
-    "mlp_norm_eps",
-)  # fmt: skip
-_FACTOR = ("projections", "ranks")
 
 
 def plan(config: Config, source: Config, fingerprint: str) -> Config:
@@ -65,18 +59,8 @@ def _freeze(config: Config) -> dict[str, CollectionConfig]:
 
 
 def _check_agrees(config: Config, source: Config) -> None:
-    pairs = [(f"model.{n}", getattr(config.model, n), getattr(source.model, n)) for n in _SHAPE]
-    pairs += [
-        (f"model.factor.{n}", getattr(config.model.factor, n, None), getattr(source.model.factor, n, None))
-        for n in _FACTOR
-    ]
-    if config.model.factor.projections and source.model.factor.projections:
-        pairs.append(("model.factor.learngenes", config.model.learngenes, source.model.learngenes))
-    if config.diffusion != source.diffusion:
-        pairs.append(("diffusion", config.diffusion, source.diffusion))
-    for name, found, wanted in pairs:
-        if found != wanted:
-            raise UserError(f"{name} is {found!r}, but the source has {wanted!r}, and its weights must fit.")
+    for name, wanted, found in compare(source, config, TRANSFER):
+        raise UserError(f"{name} is {found!r:.200}, but the source has {wanted!r:.200}, and its weights must fit.")
     if config.transfer.layers and max(config.transfer.layers) >= config.model.depth:
         raise UserError(
             f"transfer.layers is {config.transfer.layers}, but the source's blocks are 0 to {config.model.depth - 1}."

@@ -9,24 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from kind_jax import partition
-from kind_jax.config import Config
+from kind_jax.config import Config, ModelConfig
+from kind_jax.config.roles import COMPUTED, WHOLE, compare, settings_with
 from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
 from kind_jax.train.run import load_config
-
-# How the model is computed, not what it is: the config of the new run decides.
-_SPEED = ("dtype", "contraction", "remat", "scan_unroll")
-# What the weights do not depend on. The source's, unless the command line says other.
-_FREE = (*_SPEED, "null_gate")
 
 
 def settings_of(source: Path) -> Config:
@@ -48,7 +43,7 @@ def adopt(config: Config, source: Config) -> Config:
     Raises:
       UserError: the model does not suit the rest of ``config``.
     """
-    own = {name: getattr(config.model, name) for name in _SPEED}
+    own = {name: getattr(config.model, name) for name in settings_with(ModelConfig, COMPUTED)}
     return dataclasses.replace(config, model=dataclasses.replace(source.model, **own))
 
 
@@ -81,25 +76,8 @@ def check_agrees(config: Config, source: Config) -> None:
             f"transfer.method is {config.transfer.method!r}, but --init goes on with a whole model and must have "
             "'none'; for all else there is kind-jax transfer."
         )
-    model = _fields(config.model, source.model)
-    pairs = [(f"model.{name}", *both) for name, both in model.items() if name not in _FREE]
-    before = dataclasses.replace(source.diffusion, times=config.diffusion.times)  # when to train, not what to predict
-    pairs += [(f"diffusion.{name}", *both) for name, both in _fields(config.diffusion, before).items()]
-    for name, found, wanted in pairs:
-        if found != wanted:
-            raise UserError(f"{name} is {found!r:.200}, but the model that the run begins from has {wanted!r:.200}.")
-
-
-def _fields(found: Any, wanted: Any) -> dict[str, tuple[Any, Any]]:
-    """Every setting of two configs of one class, those of nested ones by dotted names."""
-    both = {}
-    for field in dataclasses.fields(found):
-        pair = getattr(found, field.name), getattr(wanted, field.name)
-        if dataclasses.is_dataclass(pair[0]):
-            both |= {f"{field.name}.{name}": inner for name, inner in _fields(*pair).items()}
-        else:
-            both[field.name] = pair
-    return both
+    for name, wanted, found in compare(source, config, WHOLE):
+        raise UserError(f"{name} is {found!r:.200}, but the model that the run begins from has {wanted!r:.200}.")
 
 
 def begin(config: Config, source: Bundle) -> tuple[Config, partition.Collections]:

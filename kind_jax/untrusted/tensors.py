@@ -47,8 +47,7 @@ def load(data: bytes, origin: object, check: Check = lambda header: None) -> dic
     Raises:
       UserError: no safetensors file, or a damaged one; ``origin`` is named.
     """
-    start = _start(data[:8], len(data), origin)
-    check(_header(data[8:start], len(data) - start, origin))
+    check(header(data, origin))
     try:
         return {
             name: np.frombuffer(view["data"], _DTYPES[view["dtype"]]).reshape(view["shape"])
@@ -67,13 +66,23 @@ def read(path: Path, check: Check = lambda header: None, *, links: bool = True) 
         return load(read_exactly(file, size, path), path)
 
 
-def look(path: Path) -> Header:
+def header(data: bytes, origin: object) -> Header:
+    """The header in the bytes of a file.
+
+    Raises:
+      UserError: as :func:`load`.
+    """
+    start = _start(data[:8], len(data), origin)
+    return _header(data[8:start], len(data) - start, origin)
+
+
+def look(path: Path, *, links: bool = True) -> Header:
     """The header of a file alone.
 
     Raises:
       UserError: as :func:`load`.
     """
-    with open_regular(path) as (file, size):
+    with open_regular(path, links=links) as (file, size):
         head = _read_header(file, size, path)
         return _header(head[8:], size - len(head), path)
 

@@ -36,10 +36,11 @@ OLD = bundle_of(CONFIG)
 
 
 def relative(**settings) -> Bundle:
-    """Another model on the same learngenes and dense parameters, with its own tailors and label rows."""
+    """Another model on the same learngenes and dense parameters, with its own tailors and rows of its classes."""
     settings = {"num_classes": 3, "groups": (1, 0, 1)} | settings
     other = bundle_of(tiny.change(CONFIG, model=settings), seed=1, prefix="new")
-    params = {**OLD.collections["params"], "label_embed": other.collections["params"]["label_embed"]}
+    old, own = (b.collections["params"]["label_embed"]["table"] for b in (OLD, other))
+    params = {**OLD.collections["params"], "label_embed": {"table": np.concatenate([own[:-1], old[-1:]])}}
     return dataclasses.replace(
         other, collections={**other.collections, "learngenes": OLD.collections["learngenes"], "params": params}
     )
@@ -71,6 +72,15 @@ def test_growing_appends_and_touches_nothing():
     chex.assert_trees_all_close(output(grown, [5, 6, 7]), output(NEW, [0, 1, 2]), atol=1e-6)
     # The unconditional branch is the old one's.
     chex.assert_trees_all_close(output(grown, [8, 8, 8]), output(OLD, [5, 5, 5]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"contraction": "folded"}, {"scan_unroll": 0, "remat": True}, {"dtype": "bfloat16"}], ids=str
+)
+def test_how_the_other_model_is_computed_does_not_matter(settings):
+    grown = grow(OLD, relative(**settings))
+    assert dataclasses.replace(grown.config.model, num_classes=5, groups=CONFIG.model.groups) == CONFIG.model
+    chex.assert_trees_all_equal(grown.collections, grow(OLD, NEW).collections)
 
 
 def test_a_grown_model_is_like_any_other(tmp_path):

@@ -14,9 +14,11 @@ from kind_jax import adapters, model, partition
 from kind_jax.config import CollectionConfig, Config, TransferConfig
 from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.deploy.compose import compose
+from kind_jax.deploy.groups import grow
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
 from kind_jax.train import checkpoint, state
+from kind_jax.train.freeze import hold
 from kind_jax.train.loop import train
 from kind_jax.train.step import make_step
 from kind_jax.transfer.plan import plan
@@ -42,7 +44,7 @@ def bundle(config, tmp_path):
     )
 
 
-def two_steps(config, collections):
+def two_steps(config, collections, steps=2):
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32),
@@ -50,7 +52,7 @@ def two_steps(config, collections):
     }
     before = jax.jit(functools.partial(state.start, config))(jax.tree.map(jnp.asarray, collections))
     step, after = jax.jit(make_step(config)), before
-    for _ in range(2):
+    for _ in range(steps):
         after, _ = step(after, batch)
     return before, after
 
@@ -151,6 +153,41 @@ def test_the_label_embedding_gets_rows_for_the_new_classes_and_keeps_the_null_ro
     assert np.all(np.any(trained[:-1] != table[:-1], axis=1))
 
 
+def test_nothing_moves_the_null_row_not_even_by_a_bit_and_so_the_classes_can_join(tmp_path):
+    """Weight decay would, which no stopped gradient stops, and so would adding zero to -0.0."""
+    embedded = {"model": {"label_embedding": True}}
+    source = bundle(tiny.change(OLD, **embedded), tmp_path)
+    table = np.array(source.collections["params"]["label_embed"]["table"])
+    table[-1, :2] = -0.0, 0.0
+    source.collections["params"]["label_embed"]["table"], null = table, table[-1].tobytes()
+    decay = {"optimizer": {"params": CollectionConfig(weight_decay=0.5)}, "train": {"accumulate": 2, "null": 0.5}}
+    config = prepare(source, tiny.change(NEW, **embedded, **decay))
+    before, after = two_steps(config, start(config, source), 4)
+    for tree in (after.collections, after.ema, state.averaged(config, after)):
+        table = np.asarray(tree["params"]["label_embed"]["table"])
+        assert table[-1].tobytes() == null
+        assert np.all(np.any(table[:-1] != before.collections["params"]["label_embed"]["table"][:-1], axis=1))
+    names = tuple(f"new {c}" for c in range(3))
+    found = dataclasses.replace(bundle(config, tmp_path), class_names=names)
+    found = dataclasses.replace(found, collections=jax.device_get(state.averaged(config, after)))
+    assert grow(source, found).config.model.num_classes == 10
+    moved = np.array(found.collections["params"]["label_embed"]["table"])
+    moved[-1] *= np.float32(1 - 1e-6)
+    params = {**found.collections["params"], "label_embed": {"table": moved}}
+    older = dataclasses.replace(found, collections={**found.collections, "params": params})
+    with pytest.raises(UserError, match=r"the null row of 'label_embed/table' of .* is not that of .*weight_decay"):
+        grow(source, older)
+
+
+def test_any_rows_can_be_held():
+    tree = {"a": {"w": jnp.arange(6.0).reshape(3, 2), "b": jnp.zeros(3)}, "c": {}}
+    other = jax.tree.map(lambda leaf: leaf - 10, tree)
+    found = hold({"a/w": (0, -1), "a/b": (1,), "c/none": (0,)}, tree, other)
+    np.testing.assert_array_equal(found["a"]["w"], [[-10, -9], [2, 3], [-6, -5]])
+    np.testing.assert_array_equal(found["a"]["b"], [0, -10, 0])
+    assert found["c"] == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -158,7 +195,10 @@ def test_the_label_embedding_gets_rows_for_the_new_classes_and_keeps_the_null_ro
         ({"model": {"depth": 3}}, r"model.depth is 3, but the source has 2"),
         ({"model": {"factor": {"learngenes": 7}}}, r"model.factor.learngenes is 7, but the source has 6"),
         ({"model": {"factor": {"projections": ("qkv",)}}}, r"model.factor.projections is \('qkv',\), but the source"),
-        ({"diffusion": {"process": "gaussian"}, "sampler": {"method": "ddim"}}, r"diffusion is .* but the source has"),
+        (
+            {"diffusion": {"process": "gaussian"}, "sampler": {"method": "ddim"}},
+            r"diffusion.process is 'gaussian', but the source has 'flow'",
+        ),
         ({"transfer": {"method": "none"}}, r"transfer.method is 'none', but a transfer needs a method"),
         ({"transfer": {"method": "lora"}}, r"transfer.method is 'lora', but it adapts dense kernels"),
         ({"transfer": {"method": "layers", "layers": (2,)}}, r"transfer.layers is \(2,\).*blocks are 0 to 1"),
@@ -190,7 +230,7 @@ def test_a_transfer_resumes_exactly_and_belongs_to_its_source(tmp_path):
     assert fingerprint(opened.collections["learngenes"]) == fingerprint(source.collections["learngenes"])
     other = bundle(OLD, tmp_path)
     other.collections["params"]["final"]["linear"]["bias"] = np.ones(16, np.float32)
-    with pytest.raises(UserError, match=r"transfer\.source was"):
+    with pytest.raises(UserError, match=r"transfer\.source differs"):
         transfer(other, config, tmp_path / "parts")
     with pytest.raises(UserError, match="starts from another model: use kind-jax transfer"):
         train(prepare(source, config), tmp_path / "empty")
