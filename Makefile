@@ -15,7 +15,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed bench chaos classes
+	study-compose-speed bench chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -73,6 +73,9 @@ bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench A
 
 chaos: $(STAMP)  ## kill -9, flipped bits, mutated files, full disks, lost hosts: make chaos ARGS='--only kills'
 	JAX_PLATFORMS=cpu $(BIN)/python -m chaos $(ARGS)
+
+plans: $(STAMP)  ## the plans in docs/scaling.md and docs/imagenet.md, as kind-jax plan prints them; half an hour
+	$(BIN)/python studies/plans.py $(ARGS)
 
 classes: $(STAMP)  ## the class table of the KIND protocol, from WordNet 3.0: make classes WORDNET=dict
 	$(BIN)/python -m classes.make --wordnet $(WORDNET)

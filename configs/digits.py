@@ -1,6 +1,6 @@
 """KIND on scikit-learn's handwritten digits: minutes on a laptop CPU.
 
-python train.py --config configs/digits.py
+kind-jax train --config digits
 """
 
 from kind_jax.config import (

@@ -1,18 +1,18 @@
 """Fresh tailors for the digits 7, 8 and 9 on the frozen learngenes of a model that knows the digits 0 to 6.
 
-python train.py --config configs/digits.py --data.classes 0 1 2 3 4 5 6 --model.num-classes 7 --train.steps 1000 \
+kind-jax train --config digits --data.classes 0 1 2 3 4 5 6 --model.num-classes 7 --train.steps 1000 \
     --workdir runs/base
-kind-jax transfer runs/base --config configs/digits_transfer.py --workdir runs/novel
+kind-jax transfer runs/base --config digits_transfer --workdir runs/novel
 """
 
 import dataclasses
-from pathlib import Path
 
-from kind_jax.config import Config, DataConfig, OptimizerConfig, TrainConfig, TransferConfig, load_file
+from kind_jax.config import Config, DataConfig, OptimizerConfig, TrainConfig, TransferConfig
+from kind_jax.config.presets import preset
 
 
 def get_config() -> Config:
-    base = load_file(Path(__file__).parent / "digits.py")
+    base = preset("digits")
     return dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, num_classes=3),

@@ -1,6 +1,6 @@
 """KIND as a DiT-B/2: the published size on latents of 32 x 32 x 4, tailors for each of 150 classes.
 
-kind-jax plan --config configs/dit_b2.py --mesh 8x1
+kind-jax plan --config dit_b2 --mesh 8x1
 
 For plans and benchmarks; configs/dit_b2_imagenet.py adds the data to train on.
 """

@@ -1,6 +1,6 @@
 """Fresh tailors for one class of another domain, like CelebA-HQ's faces, on the frozen learngenes of a DiT-B/2.
 
-kind-jax transfer runs/dit_b2_imagenet --config configs/dit_b2_faces.py --data.path FACES --workdir runs/faces
+kind-jax transfer runs/dit_b2_imagenet --config dit_b2_faces --data.path FACES --workdir runs/faces
 
 FACES was written by kind-jax latents from a folder of images with one class; so are Hubble's pictures, MRI, Pokémon.
 """

@@ -1,7 +1,7 @@
 """KIND as a DiT-B/2 on ImageNet 256 x 256: the 150 base classes of the KIND protocol, from latents on disk.
 
-kind-jax train --config configs/dit_b2_imagenet.py --data.path LATENTS
-kind-jax plan --config configs/dit_b2_imagenet.py --mesh 8x1 --chip h100
+kind-jax train --config dit_b2_imagenet --data.path LATENTS
+kind-jax plan --config dit_b2_imagenet --mesh 8x1 --chip h100
 
 docs/imagenet.md has the whole way, from ImageNet's archives to samples, and what fits which machine.
 """

@@ -1,6 +1,6 @@
 """Fresh tailors for the 461 novel classes of the KIND protocol on the frozen learngenes of a DiT-B/2.
 
-kind-jax transfer runs/dit_b2_imagenet --config configs/dit_b2_novel.py --data.path LATENTS --workdir runs/novel
+kind-jax transfer runs/dit_b2_imagenet --config dit_b2_novel --data.path LATENTS --workdir runs/novel
 
 Some of them only: --data.classes 0 1 2 --model.num-classes 3. Other sizes need no config file: docs/imagenet.md.
 """

@@ -1,6 +1,6 @@
 """KIND as a DiT-S/2: the published size on latents of 32 x 32 x 4, tailors for each of 150 classes.
 
-kind-jax plan --config configs/dit_s2.py --mesh 8x1
+kind-jax plan --config dit_s2 --mesh 8x1
 
 For plans and benchmarks. To train it: --data.source latents --data.protocol kind-base --data.flip --data.path LATENTS
 """

@@ -1,6 +1,6 @@
 """KIND as a DiT-XL/2: the published size on latents of 32 x 32 x 4, tailors for each of 150 classes.
 
-kind-jax plan --config configs/dit_xl2.py --mesh 16x16
+kind-jax plan --config dit_xl2 --mesh 16x16
 
 For plans and benchmarks; configs/dit_xl2_imagenet.py adds the data to train on.
 """

@@ -1,7 +1,7 @@
 """KIND as a DiT-XL/2 on ImageNet 256 x 256: the 150 base classes of the KIND protocol, from latents on disk.
 
-kind-jax train --config configs/dit_xl2_imagenet.py --data.path LATENTS
-kind-jax plan --config configs/dit_xl2_imagenet.py --mesh 1x16 --chip v5e
+kind-jax train --config dit_xl2_imagenet --data.path LATENTS
+kind-jax plan --config dit_xl2_imagenet --mesh 1x16 --chip v5e
 
 docs/imagenet.md has the whole way, from ImageNet's archives to samples, and what fits which machine.
 """

@@ -1,4 +1,44 @@
-"""Decomposable diffusion transformers: train once, take apart, ship only the parts each device or domain needs."""
+"""Decomposable diffusion transformers: train once, take apart, ship only the parts each device or domain needs.
+
+Configure
+    Config           all settings of a run
+    ModelConfig      sizes of the network
+    FactorConfig     which weights are factored, and into how many components
+    dit              a published size by name, like "XL/2"
+    load_file        the Config of a Python file with get_config()
+
+Train
+    fit              train a config in a folder, or continue there
+
+Use a model
+    open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
+    Bundle           a model in hand: sample(labels), gate(classes), config, collections
+    export           write a bundle as an artifact
+    compose          choose classes and a budget, get a smaller model
+    grow             add the classes of another model with the same learngenes
+    grow_fresh       add classes with untrained tailors
+    drop             remove classes
+
+Models as plain dictionaries of arrays
+    init             fresh collections: learngenes, tailors, params
+    apply            evaluate the network
+    split            a module's definition and its collections
+    join             the inverse
+    select           some rows of a tailor bank
+    concatenate      several banks as one
+    transplant       a collection of one model put into another
+
+Gates over rows of the tailor bank (over classes, see Bundle.gate)
+    Gate             rows that are on for a sample, and their weights
+    class_gate       the rows of each class
+    one_group        one row for each sample
+    mixture          a weight for every row
+    all_groups       every row with the same weight
+    learngenes_only  every row off
+
+Errors
+    UserError        a setting, file or argument is wrong; the message names it
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,6 +47,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kind_jax.config import Config, FactorConfig, ModelConfig, dit, load_file
+    from kind_jax.config.presets import preset, presets
     from kind_jax.deploy.bundle import Bundle, export, open_bundle
     from kind_jax.deploy.compose import compose
     from kind_jax.deploy.groups import drop, grow, grow_fresh
@@ -19,6 +60,7 @@ if TYPE_CHECKING:
 # Loaded on first use, so that `import kind_jax` and `kind-jax --help` do not wait for JAX.
 _HOMES = {
     "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "dit", "load_file"),
+    "kind_jax.config.presets": ("preset", "presets"),
     "kind_jax.deploy.bundle": ("Bundle", "export", "open_bundle"),
     "kind_jax.deploy.compose": ("compose",),
     "kind_jax.deploy.groups": ("drop", "grow", "grow_fresh"),
@@ -54,6 +96,8 @@ __all__ = [
     "mixture",
     "one_group",
     "open_bundle",
+    "preset",
+    "presets",
     "select",
     "split",
     "transplant",
@@ -66,3 +110,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'kind_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,7 @@ from kind_jax import __version__
 from kind_jax.errors import UserError
 from kind_jax.host import keep_memory
 from kind_jax.interrupts import interruptible, leave, received
+from kind_jax.terminal import tolerate
 from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.untrusted.text import printable
 
@@ -44,6 +45,7 @@ _USAGE = "\n".join(
         "",
         *(f"  {verb:<9} {what}" for verb, what in VERBS.items()),
         "",
+        "An option that takes a list takes several values, and may be repeated. Classes go by number or by name.",
         "`kind-jax VERB --help` explains a verb; exit code 2 means that an argument, file or setting is wrong.",
     ]
 )
@@ -54,6 +56,7 @@ def main(args: list[str] | None = None) -> int:
 
     A run is resumable that was stopped by a signal, or because another host of it was lost (kind_jax/train/watch.py).
     """
+    tolerate()
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE)
@@ -108,7 +111,10 @@ def _refused(sentence: str) -> int:
 
 
 def _run(verb: str, args: list[str]) -> int:
+    from kind_jax.commands.repeated import joined  # not above: `kind-jax --help` does without tyro
+
     command = importlib.import_module(f"kind_jax.commands.{verb}")
+    args = joined(command.Arguments, args)
     if verb not in _ON_SEVERAL_HOSTS:
         return command.run(args)
     from kind_jax.train import watch  # after the command's module, which decides what else is imported

@@ -15,8 +15,16 @@ _GAP = 128  # mid-grey sets images apart on black and on white backgrounds alike
 
 
 def to_uint8(images: Float[np.ndarray | jax.Array, "N H W C"]) -> UInt8[np.ndarray, "N H W C"]:
-    """Map [-1, 1] to 0..255, rounded to nearest; values outside are clipped and NaN becomes mid-grey."""
-    values = np.nan_to_num(np.asarray(images, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+    """Map [-1, 1] to 0..255, rounded to nearest; values outside are clipped.
+
+    Raises:
+      UserError: a value is NaN or infinite, which no pixel can show.
+    """
+    values = np.asarray(images, np.float32)
+    if wrong := int(np.sum(~np.isfinite(values).reshape(len(values), -1).all(axis=1))) if len(values) else 0:
+        raise UserError(
+            f"{wrong} of {len(values)} images have values that are NaN or infinite, but they must be finite."
+        )
     return np.rint((np.clip(values, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 
@@ -35,7 +43,8 @@ def grid(
       pad: grey pixels between neighbours, not enlarged.
 
     Raises:
-      UserError: no images, a channel count other than 1 or 3, or a setting below its minimum.
+      UserError: no images, a channel count other than 1 or 3, a value that is NaN or infinite, or a setting below its
+        minimum.
     """
     for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
         if value < least:

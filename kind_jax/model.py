@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from kind_jax import partition
 from kind_jax.config import ModelConfig
+from kind_jax.config.check import check_seed
 from kind_jax.nn.dit import DiT
 from kind_jax.nn.gate import ClassGate, Gate
 from kind_jax.nn.init import Initializer, ShapesOnly
@@ -24,8 +25,12 @@ def definition(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
 
 
 def init(config: ModelConfig, seed: int) -> partition.Collections:
-    """Fresh collections as NumPy arrays, the same on every machine; place them with ``jax.device_put``."""
-    return partition.split(DiT(config, init=Initializer(seed)))[1]
+    """Fresh collections as NumPy arrays, the same on every machine; place them with ``jax.device_put``.
+
+    Raises:
+      UserError: a seed that is not a whole number from 0 to 2³² - 1.
+    """
+    return partition.split(DiT(config, init=Initializer(check_seed(seed))))[1]
 
 
 def apply(

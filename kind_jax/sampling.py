@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Integer
 
-from kind_jax import model, partition
+from kind_jax import finite, model, partition
 from kind_jax.config import Config, SamplerConfig
 from kind_jax.diffusion.guidance import guide
 from kind_jax.diffusion.sampler import make_sampler, sample
@@ -92,6 +92,9 @@ def draw(
 
     Returns:
       float32, nominally in [-1, 1].
+
+    Raises:
+      UserError: no labels, or images that are not finite: a weight is not, or is so large that the model overflows.
     """
     count = len(labels)
     if count == 0:
@@ -112,7 +115,23 @@ def draw(
         number = np.uint32(first + i)
         images = _draw(config, sampler or config.sampler, collections, chunk, *gates, np.uint32(seed), number)
         parts.append(_on_this_host(images))
+        _check_finite(parts[-1], collections, sampler or config.sampler)
     return np.concatenate(parts)[:count]
+
+
+def _check_finite(
+    images: Float[np.ndarray, "B H W C"], collections: partition.Collections, sampler: SamplerConfig
+) -> None:
+    wrong = int(np.sum(~np.isfinite(images).reshape(len(images), -1).all(axis=1)))
+    if not wrong:
+        return
+    finite.check(collections, "the model")
+    name, value = finite.largest(collections)
+    raise UserError(
+        f"sampling gave values that are NaN or infinite in {wrong} of {len(images)} images although every weight is "
+        f"finite: the model overflows (sampler.guidance is {sampler.guidance:g}; the largest weight is {value:.3g}, in "
+        f"{name})."
+    )
 
 
 def _on_this_host(images: Float[Array, "B H W C"]) -> Float[np.ndarray, "B H W C"]:

@@ -82,6 +82,30 @@ def test_impossible_settings(make, message):
         make()
 
 
+def test_everything_that_is_wrong_is_said_at_once(tmp_path):
+    model = r"model.patch is 3, .* which is 32; model.heads is 5, .* which is 384"
+    with pytest.raises(UserError, match=model):
+        ModelConfig(patch=3, heads=5)
+    with pytest.raises(UserError, match=r"^model.patch is 0, but it must be 1 or more, at most 1024.$"):
+        ModelConfig(patch=0, heads=5)  # what is compared with it says nothing
+    wrong = "ModelConfig(patch=3, heads=5), train=TrainConfig(batch=0, seed=-1), sampler=SamplerConfig(method='heun')"
+    names = "Config, ModelConfig, SamplerConfig, TrainConfig"
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"from kind_jax.config import {names}\ndef get_config(): return Config(model={wrong})\n")
+    rest = r"train.batch is 0, .*; train.seed is -1, .*; sampler.method is 'heun', but it must be 'ddpm' or 'ddim'"
+    with pytest.raises(UserError, match=f"^{model}; {rest} for the gaussian process.$"):
+        load_file(mine)
+    text = to_json(Config())
+    for old, new in (('"patch": 2', '"patch": 3'), ('"heads": 6', '"heads": 5'), ('"batch": 256', '"batch": 0'),
+                     ('"seed": 0,\n    "ema"', '"seed": -1,\n    "ema"'), ('"ddpm"', '"heun"')):  # fmt: skip
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    with pytest.raises(UserError, match=f"^there: {model}; {rest} for the gaussian process.$"):
+        from_json(text, "there")
+    with pytest.raises(UserError, match=r"^train.seed is -1"):  # the blocks before have left nothing behind
+        TrainConfig(seed=-1)
+
+
 def test_components_and_ranks():
     default = ModelConfig(width=128, heads=4, num_classes=10)
     assert (default.learngenes, default.tailors) == (64, 10)  # N_G = h/2 and 5/64 h tailors a group

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import check_png, parse_classes, say_paths, table
+from kind_jax.classes import Typed, describe
+from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, with_data
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact."""
-    classes: str
-    """Classes like 3,7 or 0-4 to serve; those of one group are folded in, several groups keep their gates."""
+    classes: Classes
+    """Classes to serve by number, range or name, like 3,7 or 0-4 or cat,dog; those of one group are folded in, several
+    groups keep their gates. What reads as a number is a number, also where it is another class's name."""
     out: Path
     """Folder to write; it must not exist yet."""
     max_params: str | None = None
@@ -40,6 +42,8 @@ class Arguments:
     criterion: Literal["svd", "energy", "loss"] = "svd"
     """What ranks components: their energy after factoring anew (svd; by far the best at small sizes) or as they are, or
     the loss on training images."""
+    data_path: Annotated[Path | None, tyro.conf.arg(name="data.path")] = None
+    """Where those images are; default: as the config says. An artifact knows the last part of the path at most."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     plot: Path | None = None
@@ -53,7 +57,7 @@ def run(args: list[str]) -> int:
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax compose")
     plot = parsed.plot or parsed.out.parent / f"{parsed.out.name}_composition.png"
     check_png(plot, "--plot")  # it is written last, when the artifact is there
-    classes = parse_classes(parsed.classes) or ()
+    asked = Typed("--classes", parsed.classes)
     bounds = {"max_params": _amount("--max-params", parsed.max_params)}
     bounds["max_flops"] = _amount("--max-flops", parsed.max_flops)
     if parsed.out.exists() and not parsed.replace:
@@ -64,16 +68,18 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.picture import composition_bars
     from kind_jax.files import atomic_write_bytes
 
-    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    if parsed.data_path is not None and parsed.criterion != "loss":
+        raise UserError(f"--data.path is given, but --criterion is {parsed.criterion}, and only loss reads images.")
+    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
+    classes = chosen(asked, bundle.class_names) or ()
     composed = compose(
         bundle, classes=classes, **bounds, rank=parsed.rank, form=parsed.form, criterion=parsed.criterion,
-        importance=_importance(bundle, classes) if parsed.criterion == "loss" else None,
+        importance=_importance(with_data(bundle, parsed.data_path), classes) if parsed.criterion == "loss" else None,
     )  # fmt: skip
     export(composed.bundle, parsed.out, replace=parsed.replace)
     atomic_write_bytes(plot, composition_bars(composed.record))
     _show(composed, parsed.source)
-    names = ", ".join(bundle.class_names[c] for c in classes)
-    say_paths(f"composed for {names}", {"artifact": parsed.out, "plot": plot})
+    say_paths(f"composed for {describe(classes, bundle.class_names)}", {"artifact": parsed.out, "plot": plot})
     return 0
 
 

@@ -1,49 +1,64 @@
-"""What commands have in common: reading class lists, printing where results lie."""
+"""What commands have in common: options that are read early, class lists, printing where results lie."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
+from kind_jax.classes import Typed
+from kind_jax.commands.repeated import canonical
 from kind_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
 
-def parse_classes(text: str | None) -> tuple[int, ...] | None:
-    """``3,7`` or ``0-4,9`` as class labels in the order given; None stays None (all classes).
+# The type of an option that takes classes; nothing at all is the empty tuple.
+Classes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")]
+
+
+def typed(option: str, texts: Sequence[str]) -> Typed | None:
+    """What an option names, like ``3,7`` or ``0-4`` or ``flags,food``; None (all classes) where it was not given.
 
     Raises:
-      UserError: anything else, or a class named twice.
+      UserError: an empty value, or more classes than any model has. What depends on the model's classes is refused when
+        they are known.
     """
-    if text is None:
+    return Typed(option, tuple(texts)) if texts else None
+
+
+def chosen(classes: Typed | None, names: Sequence[str]) -> tuple[int, ...] | None:
+    """The numbers of the classes that were typed, in a model whose classes have ``names``; None stays None.
+
+    Says so where a number that was typed is the name of another class.
+
+    Raises:
+      UserError: a class that the model does not know, or that is named twice.
+    """
+    if classes is None:
         return None
-    shown = f"{text!r:.200}"
-    classes: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        numbers = (first, last) if dash else (first,)
-        if not all(n.isdecimal() and len(n) <= 100 for n in numbers) or int(numbers[-1]) < int(first):
-            raise UserError(f"--classes is {shown}, but it must be class numbers like 3,7 or 0-4,9.")
-        if int(numbers[-1]) - int(first) >= 1_000_000:
-            raise UserError(f"--classes is {shown}, which names more classes than any model has.")
-        classes += range(int(first), int(last) + 1) if dash else [int(first)]
-    if len(set(classes)) != len(classes):
-        raise UserError(f"--classes is {shown}, but it must name each class once.")
-    return tuple(classes)
+    if (remark := classes.remark(names)) is not None:
+        print(f"note: {remark}", file=sys.stderr)
+    return classes.among(names)
 
 
-def option(args: list[str], name: str) -> str | None:
+def option(args: Sequence[str], name: str) -> str | None:
     """The value of an option that must be known before the others can be parsed."""
-    found = None
+    wanted, found = canonical(name), None
     for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            found = args[i + 1]
-        elif arg.startswith(f"{name}="):
-            found = arg.removeprefix(f"{name}=")
-    return found  # the last one, as the parser has it
+        if canonical(arg) == wanted:
+            if "=" in arg:
+                found = arg.partition("=")[2]
+            elif i + 1 < len(args):
+                found = args[i + 1]
+    return found
 
 
 def check_png(out: Path | None, option: str = "--out") -> None:
@@ -83,3 +98,11 @@ def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     console = Console()
     # A file or a pipe has no width of its own; rich's 80 columns would cut names short.
     (console if console.is_terminal else Console(width=160)).print(grid)
+
+
+def with_data(bundle: Bundle, path: Path | None) -> Bundle:
+    """``bundle`` whose data set is in ``path`` (``data.path``); None leaves it where the config says."""
+    if path is None:
+        return bundle
+    data = dataclasses.replace(bundle.config.data, path=str(path))
+    return dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, data=data))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from kind_jax.commands.console import parse_classes, say_paths, table
+from kind_jax.commands.console import Classes, chosen, say_paths, table, typed, with_data
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +36,12 @@ class Arguments:
     """Inception's weights, .safetensors or .npz; kind_jax.evaluate.inception tells how to get them."""
     reference: Path | None = None
     """An .npz file of images or statistics as ADM's; default: the training images of the run's data set."""
-    classes: str | None = None
-    """Classes like 3,7 or 0-4, equally often; default: all that the model serves."""
+    data_path: Annotated[Path | None, tyro.conf.arg(name="data.path")] = None
+    """Where the run's data set is; default: as the run's config says. An artifact knows the last part of the path at
+    most."""
+    classes: Classes = ()
+    """Classes by number, range or name, like 3,7 or 0-4 or cat,dog, equally often; default: all that the model serves.
+    What reads as a number is a number, also where it is another class's name."""
     seed: int = 0
     """Seed of the noise."""
     steps: int | None = None
@@ -60,7 +64,7 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, draw, measure, and write everything; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax evaluate")
-    classes = parse_classes(parsed.classes)
+    classes = typed("--classes", parsed.classes)
     _check(parsed)
 
     from kind_jax.deploy.bundle import open_bundle
@@ -74,12 +78,12 @@ def run(args: list[str]) -> int:
     from kind_jax.train.lock import run_lock
     from kind_jax.vae import pictures
 
-    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    bundle = with_data(open_bundle(parsed.source, classes=classes, weights=parsed.weights), parsed.data_path)
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
     plan = Plan(
         bundle=bundle,
         sampler=dataclasses.replace(bundle.config.sampler, **changes),
-        classes=classes or tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0),
+        classes=chosen(classes, bundle.class_names) or bundle.served,
         count=parsed.count,
         seed=parsed.seed,
         batch=parsed.batch,

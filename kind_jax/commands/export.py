@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import parse_classes, say_paths, table
+from kind_jax.commands.console import Classes, chosen, say_paths, table, typed
 
 if TYPE_CHECKING:
     from kind_jax.deploy.bundle import Bundle
@@ -27,8 +27,8 @@ class Arguments:
     """artifact: ours; dit: the official state dict; diffusers: a folder for DiTTransformer2DModel.from_pretrained;
     stablehlo: a program that needs no kind_jax. dit and diffusers take models without gated tailors, like those of
     kind-jax compose --form dense."""
-    classes: str | None = None
-    """Classes like 3,7 whose tailors to include; default: all."""
+    classes: Classes = ()
+    """Classes whose tailors to include, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     replace: bool = False
@@ -38,7 +38,7 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args`` and write the model; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax export")
-    classes = parse_classes(parsed.classes)
+    classes = typed("--classes", parsed.classes)
     if parsed.to in ("dit", "diffusers"):
         from kind_jax.interchange.outgoing import check_out
 
@@ -47,6 +47,7 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.bundle import open_bundle
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    chosen(classes, bundle.class_names)
     {"artifact": _artifact, "dit": _dit, "diffusers": _diffusers, "stablehlo": _stablehlo}[parsed.to](bundle, parsed)
     return 0
 

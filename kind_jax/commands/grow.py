@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kind_jax.classes import describe
 from kind_jax.commands.console import say_paths
+from kind_jax.config.check import check_seed
 from kind_jax.errors import UserError
 
 
@@ -20,9 +22,9 @@ class Arguments:
     """A run or an artifact."""
     out: Path
     """Folder to write; it must not exist yet."""
-    add: Path | None = None
-    """A run or an artifact with the same learngenes and dense parameters, whose classes to add."""
-    fresh: str | None = None
+    add: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH [PATH ...]")] = ()
+    """Runs or artifacts with the same learngenes and dense parameters, whose classes to add, in this order."""
+    fresh: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
     """Names like cat,dog of classes to add with untrained tailors."""
     seed: int = 0
     """Seed of untrained tailors."""
@@ -35,24 +37,23 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, grow and write; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax grow")
-    if (parsed.add is None) == (parsed.fresh is None):
+    if bool(parsed.add) == bool(parsed.fresh):
         raise UserError("either --add or --fresh must be given, one of the two.")
-    if not 0 <= parsed.seed < 2**32:
-        raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
-    names = [] if parsed.fresh is None else [name.strip() for name in parsed.fresh.split(",")]
+    check_seed(parsed.seed, "--seed")
+    names = [name.strip() for text in parsed.fresh for name in text.split(",")]
     if not all(names):
-        raise UserError(f"--fresh is {parsed.fresh!r}, but it must be class names like cat,dog.")
+        raise UserError(f"--fresh is {' '.join(parsed.fresh)!r}, but it must be class names like cat,dog.")
 
     from kind_jax.deploy.bundle import export, open_bundle
     from kind_jax.deploy.groups import grow, grow_fresh
 
     bundle = open_bundle(parsed.source, weights=parsed.weights)
-    if parsed.add is not None:
-        grown = grow(bundle, open_bundle(parsed.add, weights=parsed.weights))
-    else:
-        grown = grow_fresh(bundle, names, parsed.seed)
+    grown = grow_fresh(bundle, names, parsed.seed) if names else bundle
+    for other in parsed.add:
+        grown = grow(grown, open_bundle(other, weights=parsed.weights))
     export(grown, parsed.out, replace=parsed.replace)
     old = len(bundle.class_names)
-    new = ", ".join(f"{old + i} {name}" for i, name in enumerate(grown.class_names[old:]))
-    say_paths(f"added {new}; the {old} classes before keep their numbers", {"artifact": parsed.out})
+    new = range(old, len(grown.class_names))
+    added = f"added {'classes' if len(new) > 1 else 'class'} {describe(new, grown.class_names)}"
+    say_paths(f"{added}; the {old} classes before keep their numbers", {"artifact": parsed.out})
     return 0

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import check_png, parse_classes, say_paths, table
+from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, typed
+from kind_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,10 +18,12 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact."""
-    classes: str | None = None
-    """Classes like 3,7 whose tailors to load; default: all that the model serves."""
+    classes: Classes = ()
+    """Classes whose tailors to load, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model
+    serves."""
     out: Path | None = None
-    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact."""
+    """PNG file of the energy plot; default: energy.png in the run, or beside the artifact, if it can be
+    written there."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
 
@@ -36,7 +39,9 @@ def run(args: list[str]) -> int:
     from kind_jax.plots import energy_bars
 
     check_png(parsed.out)
-    bundle = open_bundle(parsed.source, classes=parse_classes(parsed.classes), weights=parsed.weights)
+    classes = typed("--classes", parsed.classes)
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    chosen(classes, bundle.class_names)
     table(
         f"{parsed.source} (step {bundle.step}, {bundle.weights} weights)",
         ("collection", "parameters", "MB"),
@@ -76,6 +81,12 @@ def run(args: list[str]) -> int:
     )  # fmt: skip
     inside = parsed.source / "energy.png" if (parsed.source / "config.json").is_file() else None
     out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_energy.png"
-    atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    try:
+        atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
+    except UserError as e:
+        if parsed.out is not None:
+            raise
+        print(f"there is no plot, since {str(e).removesuffix('.')}; --out can name another place")
+        return 0
     say_paths("energy: sum of (|s| |u| |v|)² over components; tailors: mean over groups", {"plot": out})
     return 0

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from kind_jax.commands.console import option, say_paths, table
-from kind_jax.config import Config, DataConfig, load_file
+from kind_jax.commands.console import say_paths, table
+from kind_jax.commands.given import base_config
+from kind_jax.config import Config, DataConfig
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Arguments:
     """
 
     config: Path | None = None
-    """Python file with get_config(), of which data counts; default: the settings below alone."""
+    """A preset or a Python file with get_config(), of which data counts; default: the settings below alone."""
     vae: Path | None = None
     """Folder of the autoencoder (diffusers' AutoencoderKL); default: data.vae."""
     out: Path | None = None
@@ -61,9 +63,9 @@ class Arguments:
 
 def run(args: list[str]) -> int:
     """Parse ``args``, encode what is missing, and say what there is; returns the exit code."""
-    path = option(args, "--config")
-    base = (load_file(path) if path else Config()).data
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(data=base), prog="kind-jax latents")
+    base = base_config(Arguments, args, Config()).data
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(data=base), prog="kind-jax latents")
     part = _part(parsed.part)
     folder, out = _check(parsed)
 

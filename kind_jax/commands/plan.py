@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kind_jax.commands.console import check_file, option, say_paths, table
-from kind_jax.config import Config, load_file
+from kind_jax.commands.console import check_file, say_paths, table
+from kind_jax.commands.given import base_config
+from kind_jax.config import Config, presets
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,12 +27,11 @@ class Arguments:
     Exit code 2 says that it does not fit, and what would help.
     """
 
-    config: Path | None = None
-    """Python file with get_config(); needed. Every setting below can override it."""
+    config: Annotated[Path | None, tyro.conf.arg(help=f"Needed. {presets.HELP}")] = None
     mesh: str | None = None
     """Devices as data x fsdp (x tensor), like 16x16 or 8x16x2; default: the mesh.* settings, if they are all given."""
     chip: str | None = None
-    """h100, h200, v5e, v5p or v6e; default: all of them, one of which must fit."""
+    """a100 (80 GB), a100-40, h100, h200, b200, v5e, v5p or v6e; default: all of them, one of which must fit."""
     mfu: float = 0.4
     """Share of the chip's peak that is assumed; recomputation by model.remat counts as work."""
     out: Path | None = None
@@ -40,12 +41,12 @@ class Arguments:
 
 def run(args: list[str]) -> int:
     """Parse ``args``, compile, print the tables; returns the exit code."""
-    path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
-    base = load_file(path) if path else Config()
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
+    base = base_config(Arguments, args, Config())
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
     if parsed.config is None:
         raise UserError(
-            "--config is missing, but it must name a Python file with get_config(), like configs/dit_xl2.py."
+            "--config is missing, but it must name a preset, like dit_xl2, or a Python file with get_config()."
         )
     check_file(parsed.out)
 
@@ -72,7 +73,7 @@ def run(args: list[str]) -> int:
 
 
 def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> None:
-    from kind_jax.plan.estimate import readable
+    from kind_jax.plan.estimate import readable, readable_time
 
     mesh, state = config.mesh, step.state
     rows = {
@@ -105,23 +106,21 @@ def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float
     )
     table(
         f"chips at {mfu:.0%} of their bfloat16 peak",
-        ("chip", "memory", "fits", "free", "step, computing", "images/s", "collectives"),
+        ("chip", "memory", "fits", "free", "computing", "collectives", "step", "images/s", "... overlapped"),
         [
             (
                 v.chip.title, readable(v.chip.memory), "yes" if v.fits else "no",
-                readable(v.chip.memory - step.memory) if v.fits else "-", _time(v.step_seconds),
-                f"{v.images_per_second:,.0f}", _time(v.collective_seconds),
+                readable(v.chip.memory - step.memory) if v.fits else "-", readable_time(v.compute_seconds),
+                readable_time(v.collective_seconds), readable_time(v.step_seconds), f"{v.images_per_second:,.0f}",
+                f"{v.overlapped_images_per_second:,.0f}",
             )
             for v in verdicts
         ],
     )  # fmt: skip
     passes = "four forward passes, one of them for model.remat" if config.model.remat else "three forward passes"
     print(
-        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). These\n"
-        "collectives would take so long at the full bandwidth between neighbouring chips, overlapping with computing;\n"
-        "a chip may send fewer bytes (see above), and networks between hosts are slower."
+        f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). Its time, and images/s,\n"
+        "are those of computing and collectives one after the other; in the last column the shorter of the two is\n"
+        "hidden behind the longer one. Collectives run at the full bandwidths that the makers give: among the devices\n"
+        "of a box or pod (on a torus along one axis, unless all take part), and over network adapters between boxes."
     )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

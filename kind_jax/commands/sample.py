@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import check_png, parse_classes, say_paths
+from kind_jax.commands.console import Classes, check_png, chosen, say_paths, typed
+from kind_jax.config.check import check_seed
 from kind_jax.errors import UserError
 
 _MOST_ROWS = 10_000  # of one picture; evaluate draws more
@@ -20,8 +21,9 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact; of an artifact only the tailors of --classes are read."""
-    classes: str | None = None
-    """Classes like 3,7 or 0-4; default: all that the model serves."""
+    classes: Classes = ()
+    """Classes by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model serves. What reads as a
+    number is a number, also where it is another class's name."""
     rows: int = 8
     """Images of each class."""
     out: Path | None = None
@@ -47,10 +49,9 @@ def run(args: list[str]) -> int:
     if not 1 <= parsed.rows <= _MOST_ROWS:
         wanted = "1 or more" if parsed.rows < 1 else f"at most {_MOST_ROWS}"
         raise UserError(f"--rows is {parsed.rows}, but it must be {wanted}.")
-    if not 0 <= parsed.seed < 2**32:
-        raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
+    check_seed(parsed.seed, "--seed")
     check_png(parsed.out)
-    classes = parse_classes(parsed.classes)
+    asked = typed("--classes", parsed.classes)
 
     import numpy as np
 
@@ -58,12 +59,13 @@ def run(args: list[str]) -> int:
     from kind_jax.images import grid, save_png
     from kind_jax.vae import decode_in_batches, pictures
 
-    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
     sampler = dataclasses.replace(bundle.config.sampler, **changes)
     dataclasses.replace(bundle.config, sampler=sampler)  # refuses a sampler that does not fit the diffusion process
     vae = pictures.choose(parsed.vae, bundle.config)
-    columns = classes or tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0)
+    classes = chosen(asked, bundle.class_names)
+    columns = classes or bundle.served
     labels = np.tile(np.array(columns, np.int32), parsed.rows)
     images = bundle.sample(labels, seed=parsed.seed, sampler=sampler)
     if vae is not None:

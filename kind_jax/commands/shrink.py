@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import parse_classes, say_paths
-from kind_jax.errors import UserError
+from kind_jax.classes import Typed, describe
+from kind_jax.commands.console import Classes, chosen, say_paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,9 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run or an artifact."""
-    drop: str
-    """Classes like 3,5 or 0-4 to remove."""
+    drop: Classes
+    """Classes to remove by number, range or name, like 3,5 or 0-4 or cat,dog. What reads as a number is a number, also
+    where it is another class's name."""
     out: Path
     """Folder to write; it must not exist yet."""
     weights: Literal["ema", "raw"] | None = None
@@ -31,16 +32,13 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, shrink and write; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax shrink")
-    try:
-        classes = parse_classes(parsed.drop) or ()
-    except UserError as e:
-        raise UserError(str(e).replace("--classes", "--drop")) from None
+    asked = Typed("--drop", parsed.drop)
 
     from kind_jax.deploy.bundle import export, open_bundle
-    from kind_jax.deploy.groups import drop, served
+    from kind_jax.deploy.groups import drop
 
-    shrunk = drop(open_bundle(parsed.source, weights=parsed.weights), classes)
+    bundle = open_bundle(parsed.source, weights=parsed.weights)
+    shrunk = drop(bundle, chosen(asked, bundle.class_names) or ())
     export(shrunk, parsed.out, replace=parsed.replace)
-    left = ", ".join(f"{c} {shrunk.class_names[c]}" for c in served(shrunk))
-    say_paths(f"classes that are left: {left}", {"artifact": parsed.out})
+    say_paths(f"classes that are left: {describe(shrunk.served, shrunk.class_names)}", {"artifact": parsed.out})
     return 0

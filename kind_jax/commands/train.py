@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_paths
-from kind_jax.config import Config, load_file
+from kind_jax.commands.given import base_config
+from kind_jax.config import Config, presets
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
 
@@ -19,8 +21,7 @@ from kind_jax.train.ending import EXIT_RESTARTABLE
 class Arguments:
     """Train a model, or continue the run in --workdir."""
 
-    config: Path | None = None
-    """Python file with get_config(); needed. Every setting below can override it."""
+    config: Annotated[Path | None, tyro.conf.arg(help=f"Needed. {presets.HELP}")] = None
     init: Path | None = None
     """A run or an artifact whose model is trained further, all of it: its model is taken over, its weights are step 0.
     A run that has begun needs it no more."""
@@ -70,17 +71,17 @@ def _begin(
 
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
-    path = option(args, "--config")  # the file's settings are the defaults of all other flags, so it is read first
-    base = load_file(path) if path else Config()
+    path, base = option(args, "--config"), base_config(Arguments, args, Config())
     source = _source(option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path)))
     if source is not None:
         from kind_jax.transfer import whole
 
         base = whole.adopt(base, source)
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
+    with together():
+        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
     if parsed.config is None:
         raise UserError(
-            "--config is missing, but it must name a Python file with get_config(), like configs/digits.py."
+            "--config is missing, but it must name a preset, like digits, or a Python file with get_config()."
         )
     directory = parsed.workdir or _default_folder(parsed.config)
 

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_paths
-from kind_jax.config import Config, OptimizerConfig, TransferConfig, load_file
+from kind_jax.commands.given import base_config
+from kind_jax.config import Config, OptimizerConfig, TransferConfig, presets
+from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
 
@@ -22,8 +24,10 @@ class Arguments:
     """A run or an artifact to start from."""
     workdir: Path | None = None
     """Folder of the new run, needed; the same command continues it."""
-    config: Path | None = None
-    """Python file with get_config(); default: the source's settings with the number of classes of the data."""
+    config: Annotated[
+        Path | None,
+        tyro.conf.arg(help=f"{presets.HELP} Default: the source's settings with the number of classes of the data."),
+    ] = None
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of a source that is a run; default: the moving average."""
     stop_after: int | None = None
@@ -56,7 +60,7 @@ def run(args: list[str]) -> int:
         raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
     source = Path() if asks_help else Path(args[0])
     path = option(args, "--config")
-    base = load_file(path) if path else Config() if asks_help else _settings_of(source)
+    base = base_config(Arguments, args, Config() if asks_help or path else _settings_of(source))
     if path is None and option(args, "--data.source") not in (None, base.data.source):
         # What the source chose of its own data set, and what is known of its latents, means nothing in another one.
         own = {"classes": None, "protocol": None, "name": None, "latent_scale": None}
@@ -64,7 +68,10 @@ def run(args: list[str]) -> int:
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"
         base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))
-    parsed = tyro.cli(Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax transfer")
+    with together():
+        parsed = tyro.cli(
+            Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax transfer"
+        )
     if parsed.workdir is None:
         raise UserError("--workdir is missing, but it must name the folder of the new run.")
 

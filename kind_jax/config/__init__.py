@@ -1,7 +1,8 @@
 """Every setting of a run, as frozen dataclasses.
 
-A file in ``configs/`` returns a :class:`Config`; the command line overrides fields by dotted name; a run saves its
-config as JSON and reads it back through :func:`from_json`, which refuses unknown fields and wrong types.
+A file in ``configs/`` returns a :class:`Config` and is a preset (:mod:`kind_jax.config.presets`); the command line
+overrides fields by dotted name; a run saves its config as JSON and reads it back through :func:`from_json`, which
+refuses unknown fields and wrong types.
 """
 
 from kind_jax.config.check import change

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any
+import numbers
+import typing
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, TypeGuard
 
 import pydantic
 
@@ -14,11 +19,111 @@ from kind_jax.untrusted.text import printable
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
-def require(condition: bool, field: str, found: object, wanted: str) -> None:
-    """Raise a UserError naming the field, the value found and the value wanted, unless ``condition`` holds."""
-    if not condition:
-        value = repr(found)
-        raise UserError(f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}.")
+# What is wrong with the config that is being checked, and with all configs that are being read; None: raise at once.
+_here: ContextVar[list[str] | None] = ContextVar("_here", default=None)
+_outside: ContextVar[list[str] | None] = ContextVar("_outside", default=None)
+
+
+def require(condition: bool, field: str, found: object, wanted: str) -> bool:
+    """Raise a UserError naming the field, the value found and the value wanted, unless ``condition`` holds.
+
+    Inside :func:`gathered` the sentence is kept for the end of the block instead.
+
+    Returns:
+      Whether it holds.
+    """
+    if condition:
+        return True
+    value = repr(found)
+    sentence = f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}."
+    problems = _here.get()
+    if problems is None:
+        raise UserError(sentence)
+    problems.append(sentence)
+    return False
+
+
+@contextlib.contextmanager
+def gathered() -> Iterator[None]:
+    """Around the checks of one config: all that is wrong with it is said in one sentence, not the first problem alone.
+
+    What is computed from a value that was refused may fail, so an exception after a refusal ends the block quietly.
+
+    Raises:
+      UserError: at the end of the block, or at that of :func:`together` around it.
+    """
+    problems: list[str] = []
+    with _collecting(_here, problems):
+        yield
+    outside = _outside.get()
+    if outside is None:
+        refuse(problems)
+    else:
+        outside += problems
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around the reading of nested configs: what is wrong with all of them is said at the end of the block.
+
+    Raises:
+      UserError: one for all problems.
+    """
+    problems: list[str] = []
+    outer = _here.set(None)
+    try:
+        with _collecting(_outside, problems):
+            yield
+    finally:
+        _here.reset(outer)
+    refuse(problems)
+
+
+@contextlib.contextmanager
+def _collecting(where: ContextVar[list[str] | None], problems: list[str]) -> Iterator[None]:
+    token = where.set(problems)
+    try:
+        yield
+    except UserError as e:
+        problems.append(str(e))
+    except Exception:
+        if not problems:
+            raise
+    finally:
+        where.reset(token)
+
+
+def refuse(problems: list[str]) -> None:
+    """Raise a UserError that says all of ``problems``, each a sentence; does nothing if there are none."""
+    once = list(dict.fromkeys(problems))
+    if once:
+        raise UserError("; ".join([*(p.removesuffix(".") for p in once[:-1]), once[-1]]))
+
+
+def check_seed(seed: object, name: str = "seed") -> int:
+    """A seed as an int.
+
+    Raises:
+      UserError: it is no whole number from 0 to 2³² - 1.
+    """
+    whole = int(seed) if is_whole(seed) else -1
+    require(0 <= whole < 2**32, name, seed, f"a whole number between 0 and {2**32 - 1}")
+    return whole
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether something is an int, of Python or NumPy; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_choice(value: object, choices: Any, name: str) -> None:
+    """Refuse what is not one of the strings of a Literal.
+
+    Raises:
+      UserError: naming the setting, the value and all choices.
+    """
+    known = typing.get_args(choices)
+    require(isinstance(value, str) and value in known, name, value, f"one of {', '.join(map(repr, known))}")
 
 
 def problem(error: pydantic.ValidationError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, gathered, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,10 @@ class DiffusionConfig:
     Attributes:
       process: ``gaussian`` is the discrete DDPM of ADM and DiT, ``flow`` is rectified flow.
       schedule: noise schedule of the Gaussian process.
-      prediction: what the model outputs in the Gaussian process.
+      prediction: what the model outputs. In the Gaussian process ``epsilon``, the noise, or ``v``. A flow outputs the
+        velocity (for both of these), or ``clean``, the image itself, whose error is weighted as the velocity's (Li & He
+        2025, "Back to Basics: Let Denoising Generative Models Denoise"): images in patches of many pixels are far
+        easier to learn so, as a narrow model need not carry all of the noise.
       train_steps: number of discrete times of the Gaussian process.
       times: how a flow draws its training times in (0, 1).
     """
@@ -24,13 +27,16 @@ class DiffusionConfig:
 
     process: Literal["gaussian", "flow"] = "gaussian"
     schedule: Literal["linear", "cosine"] = "linear"
-    prediction: Literal["epsilon", "v"] = "epsilon"
+    prediction: Literal["epsilon", "v", "clean"] = "epsilon"
     train_steps: int = 1000
     times: Literal["uniform", "logit_normal"] = "logit_normal"
 
+    @gathered()
     def __post_init__(self) -> None:
         steps = self.train_steps
         require(2 <= steps <= 100_000, "diffusion.train_steps", steps, "2 or more, at most 100000")
+        possible = self.process == "flow" or self.prediction != "clean"
+        require(possible, "diffusion.prediction", self.prediction, "'epsilon' or 'v' for the gaussian process")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,7 @@ class SamplerConfig:
     guidance_channels: int | None = None
     eta: float = 0.0
 
+    @gathered()
     def __post_init__(self) -> None:
         require(1 <= self.steps <= 100_000, "sampler.steps", self.steps, "between 1 and 100000")
         guidance = self.guidance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, gathered, require
 from kind_jax.errors import UserError
 
 Contraction = Literal["auto", "factored", "folded"]
@@ -69,6 +69,7 @@ class FactorConfig:
     energy: Literal["none", "rescale", "shuffle", "shuffle_rescale"] = "rescale"
     ranks: tuple[tuple[str, int, int], ...] | None = None
 
+    @gathered()
     def __post_init__(self) -> None:
         separate = {"q", "k", "v"} & set(self.projections)
         require(
@@ -148,10 +149,12 @@ class ModelConfig:
     contraction: Contraction = "auto"
     factor: FactorConfig = FactorConfig()
 
+    @gathered()
     def __post_init__(self) -> None:
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            require(1 <= value <= most, f"model.{name}", value, f"1 or more, at most {most}")
+        values = {name: getattr(self, name) for name in _MOST}
+        wanted = {name: f"1 or more, at most {most}" for name, most in _MOST.items()}
+        if [n for n, v in values.items() if not require(1 <= v <= _MOST[n], f"model.{n}", v, wanted[n])]:
+            return  # the other settings would be compared with these
         fits = 0 < self.mlp_ratio <= _MOST_RATIO and round(self.width * self.mlp_ratio) >= 1
         wanted = f"at most {_MOST_RATIO} and leave the MLP at least one unit"
         require(fits, "model.mlp_ratio", self.mlp_ratio, wanted)
@@ -199,7 +202,8 @@ class ModelConfig:
             return
         if rank is None:
             return
-        require(n_g <= rank, "model.factor.learngenes", n_g, f"at most model.factor.rank, which is {rank}")
+        if not require(n_g <= rank, "model.factor.learngenes", n_g, f"at most model.factor.rank, which is {rank}"):
+            return
         need = n_g + self.num_groups * n_t
         require(
             need <= rank,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, change, gathered, require, together
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import ModelConfig
 from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -35,6 +38,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     transfer: TransferConfig = TransferConfig()
 
+    @gathered()
     def __post_init__(self) -> None:
         flow = self.diffusion.process == "flow"
         methods = ("euler", "heun") if flow else ("ddpm", "ddim")
@@ -85,17 +89,22 @@ def from_json(text: str | bytes, origin: str) -> Config:
         raise UserError(f"{origin} has {len(data)} bytes, but a config must have at most {LIMIT}.")
     documents.parse(data, origin)  # refuses what pydantic takes: one key twice, of which the last would win
     try:
-        return _ADAPTER.validate_json(data)
+        with together():
+            return _ADAPTER.validate_json(data)
+    except UserError as e:  # of our own checks, whose sentence names the field already
+        raise UserError(f"{origin}: {e}") from e
     except pydantic.ValidationError as e:
         first = e.errors()[0]
-        if first["type"] == "value_error":  # raised by our own checks, whose sentence names the field already
-            raise UserError(f"{origin}: {first.get('ctx', {}).get('error')}") from e
         field = printable(".".join(str(part) for part in first["loc"])) or "the file"
         raise UserError(f"{origin}: {field}: {first['msg']} (found {first.get('input')!r:.200}).") from e
 
 
-def load_file(path: str | Path) -> Config:
+def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> Config:
     """Run a Python config file and call its ``get_config()``; config files are code, so only load your own.
+
+    Args:
+      path: the file. Where its ``get_config`` takes an argument, as that of configs/images.py does, it gets ``given``.
+      given: settings that are decided, by dotted names like ``data.path``; they win over the file's.
 
     Raises:
       UserError: the file is absent, has no ``get_config``, fails, or returns something else than a Config.
@@ -108,8 +117,10 @@ def load_file(path: str | Path) -> Config:
         raise UserError(f"--config is {str(path)!r}, but it must be a Python file ending in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
+        with together():
+            spec.loader.exec_module(module)
+            takes = len(inspect.signature(module.get_config).parameters)
+            config = module.get_config(dict(given or {})) if takes else module.get_config()
     except UserError:
         raise
     except (Exception, SystemExit) as e:  # a script that ends the process would pass for a success
@@ -118,8 +129,25 @@ def load_file(path: str | Path) -> Config:
         raise UserError(
             f"--config is {str(path)!r}, but its get_config() returned {type(config).__name__}, not Config."
         )
+    config = _with(config, given or {})
     try:
         text = _ADAPTER.dump_json(config, warnings=False)
     except ValueError as e:
         raise UserError(f"--config is {str(path)!r}, but its settings cannot be saved: {e}.") from e
     return from_json(text, str(path))  # Python checks no types: what would not be read back is refused now
+
+
+def _with(config: Config, given: Mapping[str, Any]) -> Config:
+    """``config`` with settings replaced, all at once, as only some combinations are possible."""
+    changes: dict[str, Any] = {}
+    for name, value in given.items():
+        part, inside = config, changes
+        *sections, last = name.split(".")
+        for section in (*sections, last):
+            if not dataclasses.is_dataclass(part) or section not in {field.name for field in dataclasses.fields(part)}:
+                raise UserError(f"a setting is given as {name!r:.200}, but there is none of that name.")
+            part = getattr(part, section)
+        for section in sections:
+            inside = inside.setdefault(section, {})
+        inside[last] = value
+    return change(config, **changes)

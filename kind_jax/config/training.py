@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, gathered, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class DataConfig:
         folder that holds ``train`` or images; for ``tfds`` the data_dir, of which None is TFDS's own default; for
         ``latents``, the folder that holds latents.json.
       name: of the data set of ``tfds``, as TFDS writes it: like imagenet2012, or my_set/config:1.0.0.
-      classes: labels of the data set that are used, renumbered 0, 1, 2, ... in this order; None is all of them. Where
-        there is a ``protocol``, labels of its classes.
+      classes: classes of the data set that are used, by number or by name, renumbered 0, 1, 2, ... in this order; None
+        is all of them. Where there is a ``protocol``, its classes.
       protocol: classes that are unions of ImageNet's 1000 (docs/classes.md): all 611 of the paper's protocol, the 150
         base or the 461 novel ones. Images of other classes are left out.
       seed: seed of the shuffle, the flips and the noise of latents.
@@ -39,6 +39,9 @@ class DataConfig:
       size: pixels on a side to which image files are scaled and cropped (``folder``, ``tfds``); other sources have
         their own.
       channels: to which image files are converted, 3 for colour, 1 for grey; other sources have their own.
+      held_out: share of each class's training images of a ``folder`` without a test split that is held out as one: the
+        images whose paths have the least SHA-256, at least one of a class of two or more. No run trains on them, and
+        evaluations use them as they would use a test split.
       skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
       vae: folder of the autoencoder (diffusers' AutoencoderKL) that turns samples of a model of latents into pictures.
       latent_scale: scaling_factor and shift_factor of the autoencoder that made the latents; a run takes them from its
@@ -50,22 +53,29 @@ class DataConfig:
     source: Literal["digits", "glyphs", "textures", "folder", "tfds", "latents"] = "digits"
     path: str | None = None
     name: str | None = None
-    classes: tuple[int, ...] | None = None
+    classes: tuple[int | str, ...] | None = None
     protocol: Literal["kind-611", "kind-base", "kind-novel"] | None = None
     seed: int = 0
     flip: bool = False
     workers: int = 0
     size: int = 256
     channels: Literal[1, 3] = 3
+    held_out: float = 0.0
     skip_bad: float = 0.01
     vae: str | None = None
     latent_scale: tuple[float, float] | None = None
 
+    @gathered()
     def __post_init__(self) -> None:
         require(0 <= self.workers <= 1024, "data.workers", self.workers, "between 0 and 1024")
         require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
         require(1 <= self.size <= 8192, "data.size", self.size, "between 1 and 8192")
         require(0 <= self.skip_bad <= 1, "data.skip_bad", self.skip_bad, "between 0 and 1")
+        require(0 <= self.held_out <= 0.9, "data.held_out", self.held_out, "between 0 and 0.9")
+        possible = self.held_out == 0 or self.source == "folder"
+        require(
+            possible, "data.held_out", self.held_out, f"0 for data.source {self.source!r}, which has its own splits"
+        )
         wanted = "given for data.source 'tfds', like imagenet2012 or my_set/config:1.0.0"
         require(self.source != "tfds" or self.name is not None, "data.name", self.name, wanted)
         if self.classes is not None:
@@ -92,6 +102,7 @@ class CollectionConfig:
     freeze: bool = False
     thaw: tuple[str, ...] = ()
 
+    @gathered()
     def __post_init__(self) -> None:
         require(self.freeze or not self.thaw, "optimizer.*.thaw", self.thaw, "empty where freeze is False")
         for name in ("learning_rate", "weight_decay"):
@@ -126,6 +137,7 @@ class OptimizerConfig:
     params: CollectionConfig = CollectionConfig()
     adapters: CollectionConfig = CollectionConfig()
 
+    @gathered()
     def __post_init__(self) -> None:
         possible = 0 < self.learning_rate <= 1e30  # float32 ends at 3.4e38
         require(possible, "optimizer.learning_rate", self.learning_rate, "positive and at most 1e30")
@@ -147,6 +159,7 @@ class MeshConfig:
     fsdp: int = 1
     tensor: int = 1
 
+    @gathered()
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
         require(all(n == -1 or n >= 1 for n in sizes), "mesh", sizes, "positive sizes, or -1 on one axis")
@@ -195,6 +208,7 @@ class TrainConfig:
     profile: tuple[int, int] | None = None
     tensorboard: bool = False
 
+    @gathered()
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "keep"):
             possible = 1 <= getattr(self, name) < 2**31

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT, gathered, require
 from kind_jax.config.model import Projection
 
 Method = Literal["none", "kind", "full", "layers", "lora", "pissa", "dora", "svdiff", "oft"]
@@ -46,6 +46,7 @@ class TransferConfig:
     layers: tuple[int, ...] = ()
     source: str = ""
 
+    @gathered()
     def __post_init__(self) -> None:
         require(self.rank >= 1, "transfer.rank", self.rank, "1 or more")
         require(self.block >= 2, "transfer.block", self.block, "2 or more")

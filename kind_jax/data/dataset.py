@@ -77,6 +77,8 @@ class Dataset:
         would delay every start. That of a folder is the SHA-256 of all paths and sizes, that of latents of their
         files' checksums.
       bad: a line about each record that was left out because it cannot be read.
+      others: files of a folder that were left out because they are no images by their names.
+      beside: an image that was left out because it lies beside the folders of the classes; None where there is none.
       flip: whether training batches mirror half of the images.
       latents: what is said about latents where the images are latents; None where they are pixels.
     """
@@ -86,8 +88,18 @@ class Dataset:
     image_shape: tuple[int, int, int]
     fingerprint: dict[str, Any]
     bad: tuple[str, ...] = ()
+    others: int = 0
+    beside: str | None = None
     flip: bool = False
     latents: Index | None = None
+
+    @property
+    def counts(self) -> tuple[int, ...] | None:
+        """Records of each class; None where the source would have to read all of them to tell."""
+        labels = getattr(self.source, "labels", None)
+        if labels is None:
+            return None
+        return tuple(np.bincount(np.asarray(labels), minlength=len(self.class_names)).tolist())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,13 +143,23 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
 
 
 def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
-    found = folders.find_split(config.path, split)
+    if config.held_out:
+        folders.refuse_test_split(config.path, config.held_out)
+    found = folders.find_split(config.path, "train" if config.held_out else split)
     labels = labelling.choose(config, found.classes, str(config.path))
     numbered = zip(found.folders, labels.renumber.tolist(), strict=True)
     chosen = [(name, new) for name, new in numbered if new >= 0]  # records stay in the order of names
     files, digest = folders.list_files(found.folder, chosen, config.size, config.channels)
     if not len(files):
         raise UserError(f"{str(found.folder)!r} has no image of the classes that {_choice(config)} names.")
+    if config.held_out:
+        out = folders.held_out(files, config.held_out)
+        files = files.only(np.flatnonzero(out == (split == "test")))
+        if not len(files):
+            raise UserError(
+                f"data.held_out is {config.held_out}, but every class in {str(found.folder)!r} has a single image, "
+                "which cannot be held out."
+            )
     source, bad = files, []
     image_shape = (config.size, config.size, config.channels)
     if _fits_in_memory(files, image_shape):
@@ -156,8 +178,11 @@ def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset
             "content": {"sha256": digest},
             **labels.fingerprint,
             "image_shape": list(image_shape),
+            **({"held_out": {"share": config.held_out, "rule": folders.HELD_OUT}} if config.held_out else {}),
         },
         bad=tuple(bad),
+        others=files.others,
+        beside=found.beside,
         flip=config.flip,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -58,6 +60,18 @@ def decode(data: bytes, size: int, channels: Literal[1, 3]) -> UInt8[np.ndarray,
     Raises:
       BadImage: it is none of these, damaged, animated, too large, or of more than eight bits a channel.
     """
+    with opened(data) as image:
+        pixels = centre_crop(image.convert("RGB" if channels == 3 else "L"), size)
+    return pixels[..., None] if channels == 1 else pixels
+
+
+@contextlib.contextmanager
+def opened(data: bytes) -> Iterator[ImageFile]:
+    """An image file's only picture, not decoded yet; what fails while it is used is a :class:`BadImage` too.
+
+    Raises:
+      BadImage: as :func:`decode`.
+    """
     if len(data) > LIMIT:
         raise BadImage(f"it has {len(data)} bytes, but at most {LIMIT} are read")
     if not data:
@@ -72,13 +86,12 @@ def decode(data: bytes, size: int, channels: Literal[1, 3]) -> UInt8[np.ndarray,
             _check(image, data)
             # Of no use to the pixels, and a palette with several transparent colours would make Pillow warn.
             image.info.pop("transparency", None)
-            pixels = centre_crop(image.convert("RGB" if channels == 3 else "L"), size)
+            yield image
     except BadImage:
         raise
     except Exception as e:  # Pillow raises a dozen types on damaged data, SyntaxError and MemoryError among them
         reason = printable(e) or type(e).__name__
         raise BadImage(f"it cannot be decoded as {name} ({reason})") from e
-    return pixels[..., None] if channels == 1 else pixels
 
 
 def centre_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S *C"]:

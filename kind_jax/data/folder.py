@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 
 from kind_jax.data.bad import check_share, read_around
 from kind_jax.data.decode import LIMIT, BadImage, decode, to_float
@@ -27,6 +27,7 @@ READING = (
     "paths in order; convert, centre crop as ADM; of unreadable files, a set in memory leaves them out, a larger one "
     "takes the next readable one"
 )
+HELD_OUT = "of each class, the share of paths with the least SHA-256"  # for the fingerprint, as READING
 _THREADS = 16  # network file systems answer many questions at once
 
 
@@ -40,6 +41,7 @@ class FolderSource:
       ends: where each path ends in ``names``.
       labels: class of each file.
       size, channels: of the images, after the crop.
+      others: how many files there are beside these, which are no images by their names.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class FolderSource:
     labels: Int32[np.ndarray, " N"]
     size: int
     channels: Literal[1, 3]
+    others: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,8 +67,18 @@ class FolderSource:
 
     def path(self, index: int) -> Path:
         """The file of a record."""
+        return self.folder / os.fsdecode(self.name(index))
+
+    def name(self, index: int) -> bytes:
+        """The path of a record's file below ``folder``."""
         begin = self.ends[index - 1] if index else 0
-        return self.folder / os.fsdecode(self.names[begin : self.ends[index]])
+        return self.names[begin : self.ends[index]]
+
+    def only(self, indices: Int64[np.ndarray, " M"]) -> FolderSource:
+        """The records ``indices``, in that order."""
+        names = [self.name(index) for index in indices.tolist()]
+        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        return dataclasses.replace(self, names=b"".join(names), ends=ends, labels=self.labels[indices])
 
     def read(self, index: int) -> UInt8[np.ndarray, "S S C"]:
         """The pixels of one file.
@@ -125,11 +138,13 @@ class Split:
       folder: of the split.
       classes: name of each class of the data set.
       folders: the folder of each class below ``folder``; the empty string where the only class has none of its own.
+      beside: an image beside the classes' folders, where there is one: it is left out.
     """
 
     folder: Path
     classes: tuple[str, ...]
     folders: tuple[str, ...]
+    beside: str | None = None
 
 
 def find_split(path: str | None, split: str) -> Split:
@@ -147,7 +162,7 @@ def find_split(path: str | None, split: str) -> Split:
     )
     if path is None or "://" in path or not (root := Path(path).expanduser()).is_dir():
         raise UserError(f"data.path is {path!r}, but for data.source 'folder' it must be {wanted}.")
-    tests = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    tests = _tests(root)
     train = root / "train" if (root / "train").is_dir() else root
     if train == root and (tests or split != "train"):
         beside = f" beside {tests[0].name}/" if tests else ""
@@ -169,7 +184,7 @@ def find_split(path: str | None, split: str) -> Split:
         classes, folders = (root.resolve().name or "images",), ("",)
         check_names(classes, root)
     if split == "train":
-        return Split(folder=train, classes=classes, folders=folders)
+        return Split(folder=train, classes=classes, folders=folders, beside=images if names else None)
     if not tests:
         raise NoSplitError(f"data.path is {path!r}, where there is neither test/ nor val/, but it must be {wanted}.")
     found, _ = _listed(tests[0])
@@ -180,6 +195,24 @@ def find_split(path: str | None, split: str) -> Split:
     if names and not found:
         raise UserError(f"{str(tests[0])!r} has no folder, but it must have the classes' folders as {str(train)!r}.")
     return Split(folder=tests[0], classes=classes, folders=folders)
+
+
+def has_test_split(path: str | None) -> bool:
+    """Whether a folder of images has ``test`` or ``val`` in it."""
+    return path is not None and bool(_tests(Path(path).expanduser()))
+
+
+def refuse_test_split(path: str | None, share: float) -> None:
+    """Raise a UserError where ``data.held_out`` is given for a folder that has a test split of its own."""
+    found = _tests(Path(path or "").expanduser())
+    if found:
+        raise UserError(
+            f"data.held_out is {share}, but it must be 0 for data.path {path!r}, which has {found[0].name}/ for that."
+        )
+
+
+def _tests(root: Path) -> list[Path]:
+    return [root / name for name in ("test", "val") if (root / name).is_dir()]
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], str | None]:
@@ -218,14 +251,17 @@ def list_files(
       UserError: a folder cannot be listed, or a class has no image.
     """
     digest = hashlib.sha256()
-    names, lengths, counts = [], [], []
+    names, lengths, counts, others = [], [], [], 0
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda one: _class_files(folder, one[0]), classes)
-        for (name, _), files in zip(classes, found, strict=True):
-            if files is not None and not files:
+        for (name, _), listed in zip(classes, found, strict=True):
+            files, skipped = listed or ([], 0)
+            if listed is not None and not files:
                 which = f"The class {name!r} in {str(folder)!r}" if name else repr(str(folder))
-                raise UserError(f"{which} has no file that ends in {' '.join(SUFFIXES)}.")
-            files = files or []
+                raise UserError(
+                    f"{which} has no file that ends in {' '.join(SUFFIXES)}; data.classes can leave a class out."
+                )
+            others += skipped
             digest.update(b"".join(b"%s\0%d\n" % file for file in files))
             names.append(b"".join(path for path, _ in files))
             lengths += [len(path) for path, _ in files]
@@ -237,19 +273,39 @@ def list_files(
         labels=np.repeat(np.asarray([label for _, label in classes], np.int32), counts),
         size=size,
         channels=channels,
+        others=others,
     )
     return source, digest.hexdigest()
 
 
-def _class_files(folder: Path, name: str) -> list[tuple[bytes, int]] | None:
-    """Path and size of each image file of a class, sorted; None where there is no folder."""
+def held_out(source: FolderSource, share: float) -> Bool[np.ndarray, " N"]:
+    """Which images ``data.held_out`` keeps from training: of each class those with the least SHA-256 of their paths.
+
+    So neither the machine nor a seed decides, and few images change sides when others come or go. At least one image of
+    a class that has two is held out, and at least one is left.
+    """
+    digests = [hashlib.sha256(source.name(index)).digest() for index in range(len(source))]
+    out = np.zeros(len(source), bool)
+    for label in np.unique(source.labels):
+        rows = sorted(np.flatnonzero(source.labels == label).tolist(), key=digests.__getitem__)
+        out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
+    return out
+
+
+def _class_files(folder: Path, name: str) -> tuple[list[tuple[bytes, int]], int] | None:
+    """Path and size of each image file of a class, sorted, and how many files are none; None without a folder."""
     if not (folder / name).is_dir():
         return None
-    return sorted(_walk(os.fsencode(folder), os.fsencode(name), ()))
+    found = list(_walk(os.fsencode(folder), os.fsencode(name), ()))
+    files = sorted((path, size) for path, size in found if size is not None)
+    return files, len(found) - len(files)
 
 
-def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, int]]:
-    """Image files in a folder and all folders in it; bytes, as names of files need not be text."""
+def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[bytes, int | None]]:
+    """Files in a folder and all folders in it, with the size of those that are images by their names.
+
+    Names are bytes, as they need not be text.
+    """
     here = os.path.join(root, below)
     try:
         status = os.stat(here)
@@ -263,8 +319,8 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
                 path = os.path.join(below, entry.name)
                 if entry.is_dir():
                     yield from _walk(root, path, (*above, me))
-                elif entry.name.lower().endswith(_SUFFIXES):
-                    yield path, _bytes_of(entry)
+                else:
+                    yield path, _bytes_of(entry) if entry.name.lower().endswith(_SUFFIXES) else None
     except OSError as e:
         raise UserError(f"{os.fsdecode(here)!r} cannot be listed: {e.strerror}.") from e
 

@@ -41,7 +41,7 @@ def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
     """The choice among the classes ``names`` of the data set ``of``.
 
     Raises:
-      UserError: ``data.classes`` has a label that is none, or ``data.protocol`` is not for this data set.
+      UserError: ``data.classes`` has a class that is none, or one twice, or ``data.protocol`` is not for this data set.
     """
     class_of = np.arange(len(names), dtype=np.int32)
     fingerprint: dict[str, Any] = {}
@@ -50,10 +50,11 @@ def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
         of = f"data.protocol {config.protocol!r}"
         digest = hashlib.sha256(class_of.astype("<i4").tobytes()).hexdigest()
         fingerprint["protocol"] = {"name": config.protocol, "sha256": digest}
-    classes = tuple(range(len(names))) if config.classes is None else config.classes
-    unknown = [label for label in classes if not 0 <= label < len(names)]
-    if unknown:
-        raise UserError(f"data.classes contains {unknown[0]}, but the classes of {of} are 0 to {len(names) - 1}.")
+    given = range(len(names)) if config.classes is None else config.classes
+    classes = tuple(_label(one, names, of) for one in given)
+    twice = next((one for one in classes if classes.count(one) > 1), None) if len(set(classes)) < len(classes) else None
+    if twice is not None:
+        raise UserError(f"data.classes names the class {twice} ({names[twice]!r}) twice, but it must name each once.")
     new = np.full(len(names) + 1, -1, np.int32)  # the last is for labels of no class, whose number is -1
     new[list(classes)] = np.arange(len(classes), dtype=np.int32)
     return Labels(
@@ -61,6 +62,18 @@ def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
         renumber=new[class_of],
         fingerprint={"classes": list(classes), **fingerprint},
     )
+
+
+def _label(given: int | str, names: Sequence[str], of: str) -> int:
+    """The number of a class that is given by number or name; a name that is a number has to be given as the number."""
+    if isinstance(given, str) and given in names:
+        return names.index(given)
+    if isinstance(given, str) or not 0 <= given < len(names):
+        some = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise UserError(
+            f"data.classes contains {given!r:.200}, but the classes of {of} are 0 to {len(names) - 1}, by name: {some}."
+        )
+    return given
 
 
 def _protocol(name: Any, names: Sequence[str], of: str) -> tuple[tuple[str, ...], Int32[np.ndarray, " K"]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from kind_jax import adapters, model, partition, sampling
+from kind_jax import adapters, finite, model, partition, sampling
+from kind_jax.classes import ClassList, labels_of, numbers_of
 from kind_jax.config import Config, SamplerConfig
+from kind_jax.config.check import check_choice, check_seed, require
 from kind_jax.deploy import artifact
+from kind_jax.deploy.class_mixture import gate_of
 from kind_jax.deploy.record import Composition
+from kind_jax.deploy.summary import text_of
 from kind_jax.errors import UserError
-from kind_jax.nn.gate import ClassGate, Gate
+from kind_jax.nn.gate import ClassGate, Gate, check_gate
 from kind_jax.train import checkpoint
 from kind_jax.train.run import load_config
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Bundle:
     """Collections and their meaning.
 
@@ -45,14 +50,42 @@ class Bundle:
     origin: Path
     composition: Composition | None = None
 
+    def __repr__(self) -> str:
+        return text_of(self)
+
     @property
     def gates(self) -> ClassGate:
         """Class labels to gates over the groups aboard."""
         return model.class_gate(self.config.model, self.groups)
 
+    @property
+    def served(self) -> tuple[int, ...]:
+        """Numbers of the classes whose tailors are aboard."""
+        return tuple(c for c, row in enumerate(self.gates.row_of_class) if row >= 0)
+
+    def gate(
+        self,
+        classes: Mapping[int | str, float]
+        | Sequence[int | str | Mapping[int | str, float] | None]
+        | Int[np.ndarray, " N"],
+    ) -> Gate:
+        """A gate in terms of classes, each by its number or name, for :meth:`sample`.
+
+        Args:
+          classes: a dict of classes and weights is a mixture, the same for all samples; an empty one is learngenes
+            alone. A list has an entry for each sample: a class, whose tailors are on; a dict; or None for learngenes
+            alone. Weights of classes that share their tailors add up.
+
+        Raises:
+          UserError: a class that is unknown or whose tailors are not aboard, a weight that is not a finite number, an
+            empty list, or a model that has no gated tailors.
+        """
+        self._check_gated()
+        return gate_of(classes, self.class_names, self.gates)
+
     def sample(
         self,
-        labels: Int[np.ndarray, " N"],
+        labels: Sequence[int | str] | Int[np.ndarray, " N"],
         *,
         seed: int,
         sampler: SamplerConfig | None = None,
@@ -60,32 +93,63 @@ class Bundle:
     ) -> Float[np.ndarray, "N H W C"]:
         """One image for each label, with the label's own tailors unless ``gate`` says other.
 
+        Args:
+          labels: N classes by number or name; a class may come several times.
+          seed: of the noise, 0 to 2³² - 1.
+          sampler: None takes the config's.
+          gate: for N samples or for all alike; see :meth:`gate`.
+
+        Returns:
+          float32, nominally in [-1, 1].
+
         Raises:
-          UserError: a class that the model does not know, or whose tailors are not aboard; a gate for tailors that were
-            folded into the weights; guidance for a model that has no unconditional branch.
+          UserError: labels that are no list or one-dimensional array of classes, a class that the model does not know,
+            or whose tailors are not aboard; a seed, sampler or gate that does not fit; a gate for tailors that were
+            folded into the weights; guidance for a model that has no unconditional branch; images that are not finite.
         """
-        self.gates.check(tuple(int(c) for c in np.unique(labels)))
-        gated = bool(self.collections[partition.TAILORS])
+        numbers = labels_of(labels, self.class_names)
+        self.gates.check(tuple(map(int, np.unique(numbers))))
+        check_seed(seed)
+        require(sampler is None or isinstance(sampler, SamplerConfig), "sampler", sampler, "a SamplerConfig or None")
+        if sampler is not None:
+            dataclasses.replace(self.config, sampler=sampler)  # refuses one that does not fit the diffusion process
         guidance = (sampler or self.config.sampler).guidance
+        gated = bool(self.collections[partition.TAILORS])
         if not gated and not self.config.model.label_embedding and guidance != 1.0:
             raise UserError(
                 f"sampler.guidance is {guidance}, but it must be 1: the model has neither gated tailors nor a label "
                 "embedding, so it has no unconditional branch."
             )
-        if gate is not None and not gated and self.composition is not None:
-            raise UserError("a gate was given, but the tailors are folded into the weights and cannot be gated.")
-        if gate is not None and not bool(jnp.all((gate.index >= 0) & (gate.index < max(len(self.groups), 1)))):
-            raise UserError(f"the gate names rows beyond the {len(self.groups)} groups that are aboard.")
-        rows = jnp.asarray(labels, jnp.int32)
+        if gate is not None:
+            self._check_gated()
+            check_gate(gate, len(numbers), max(len(self.groups), 1))
+        rows = jnp.asarray(numbers)
         return sampling.draw(
             self.config,
             self.collections,
-            labels,
-            self.gates(rows, jnp.zeros(len(labels), bool)) if gate is None else gate,
-            null_gate=self.gates(rows, jnp.ones(len(labels), bool)),
-            seed=seed,
+            numbers,
+            self.gates(rows, jnp.zeros(len(numbers), bool)) if gate is None else gate,
+            null_gate=self.gates(rows, jnp.ones(len(numbers), bool)),
+            seed=int(seed),
             sampler=sampler,
         )
+
+    def _check_gated(self) -> None:
+        if not self.collections[partition.TAILORS]:
+            folded = self.composition is not None and self.composition.folded
+            why = (
+                "the tailors are folded into the weights and cannot be gated" if folded else "the model has no tailors"
+            )
+            raise UserError(f"a gate was given, but {why}.")
+
+
+def check_bundle(value: object, name: str = "bundle") -> None:
+    """Refuse what is not a bundle, like a path to one.
+
+    Raises:
+      UserError: naming the argument, the value found and how to get a bundle.
+    """
+    require(isinstance(value, Bundle), name, value, "a model, as kind_jax.open_bundle(path) gives")
 
 
 def groups_of(config: Config, classes: Sequence[int] | None) -> tuple[int, ...]:
@@ -103,29 +167,42 @@ def groups_of(config: Config, classes: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def open_bundle(
-    path: str | Path, *, classes: Sequence[int] | None = None, weights: checkpoint.Weights | None = None
+    path: str | Path, *, classes: ClassList | None = None, weights: checkpoint.Weights | None = None
 ) -> Bundle:
     """Open a run directory or an artifact; of an artifact, only the tailor files that ``classes`` need are touched.
 
+    Args:
+      classes: by number or name; None is all.
+      weights: None is the moving average of a run, and what an artifact holds.
+
     Raises:
-      UserError: neither a run nor an artifact, damaged files, or a class that it does not serve.
+      UserError: neither a run nor an artifact, damaged files, a weight that is not finite, or a class that it does not
+        know or serve.
     """
-    path = Path(path)
+    path = _path(path, "path")
+    if weights is not None:
+        check_choice(weights, checkpoint.Weights, "weights")
     if (path / artifact.MANIFEST).is_file():
-        return _from_artifact(path, classes, weights)
-    if (path / "config.json").is_file():
-        return _from_run(path, classes, weights or "ema")
-    raise UserError(f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST}).")
+        bundle = _from_artifact(path, classes, weights)
+    elif (path / "config.json").is_file():
+        bundle = _from_run(path, classes, weights or "ema")
+    else:
+        raise UserError(
+            f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST})."
+        )
+    finite.check(bundle.collections, path)
+    return bundle
 
 
-def export(bundle: Bundle, directory: Path, *, replace: bool = False) -> dict[str, Any]:
+def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> dict[str, Any]:
     """Write a bundle as an artifact; returns its manifest.
 
     Raises:
       UserError: the folder exists and is not to be replaced, or cannot be written.
     """
+    check_bundle(bundle)
     return artifact.write(
-        directory,
+        _path(directory, "directory"),
         config=bundle.config,
         collections=bundle.collections,
         groups=bundle.groups,
@@ -137,11 +214,17 @@ def export(bundle: Bundle, directory: Path, *, replace: bool = False) -> dict[st
     )
 
 
-def _from_artifact(path: Path, classes: Sequence[int] | None, weights: checkpoint.Weights | None) -> Bundle:
+def _path(value: object, name: str) -> Path:
+    require(isinstance(value, str | os.PathLike) and bool(str(value)), name, value, "the path of a folder")
+    return Path(value)  # pyright: ignore[reportArgumentType]
+
+
+def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.Weights | None) -> Bundle:
     manifest = artifact.read_manifest(path)
     if weights is not None and weights != manifest.weights:
         raise UserError(f"{path} holds the {manifest.weights} weights, but the {weights} weights were asked for.")
-    groups = manifest.groups if classes is None else groups_of(manifest.config, classes)
+    chosen = None if classes is None else numbers_of(classes, manifest.class_names)
+    groups = manifest.groups if chosen is None else groups_of(manifest.config, chosen)
     return Bundle(
         config=manifest.config,
         collections=artifact.read(path, manifest, groups),
@@ -154,17 +237,16 @@ def _from_artifact(path: Path, classes: Sequence[int] | None, weights: checkpoin
     )
 
 
-def _from_run(path: Path, classes: Sequence[int] | None, weights: checkpoint.Weights) -> Bundle:
+def _from_run(path: Path, classes: ClassList | None, weights: checkpoint.Weights) -> Bundle:
     config = load_config(path)
-    groups = groups_of(config, classes)
     directory = path / "checkpoints"
     for _ in range(4):
         try:
-            return _newest(path, directory, config, groups, classes, weights)
+            return _newest(path, directory, config, classes, weights)
         except UserError:
             if not _moves_on(directory):
                 raise
-    return _newest(path, directory, config, groups, classes, weights)
+    return _newest(path, directory, config, classes, weights)
 
 
 def _moves_on(directory: Path) -> bool:
@@ -176,11 +258,12 @@ def _newest(
     path: Path,
     directory: Path,
     config: Config,
-    groups: tuple[int, ...],
-    classes: Sequence[int] | None,
+    classes: ClassList | None,
     weights: checkpoint.Weights,
 ) -> Bundle:
     step = checkpoint.latest(directory, without=("optimizer", "data"))
+    names = tuple(checkpoint.read_meta(directory, step)["class_names"])
+    groups = groups_of(config, None if classes is None else numbers_of(classes, names))
     collections = adapters.merge(config.transfer, checkpoint.load_collections(directory, step, config, weights=weights))
     if classes is not None and collections[partition.TAILORS]:
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)
@@ -188,7 +271,7 @@ def _newest(
         config=config,
         collections=collections,
         groups=groups,
-        class_names=tuple(checkpoint.read_meta(directory, step)["class_names"]),
+        class_names=names,
         weights=weights,
         step=step,
         origin=path,

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config import ModelConfig
+from kind_jax.config.check import check_choice, is_whole, require
 from kind_jax.deploy import cost
 from kind_jax.deploy.budget import Budget, spend
-from kind_jax.deploy.bundle import Bundle, groups_of
+from kind_jax.deploy.bundle import Bundle, check_bundle, groups_of
 from kind_jax.deploy.choose import Choice, Importance, choose
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.deploy.record import Composition, Criterion, Form, Kept
@@ -24,7 +26,7 @@ from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Composed:
     """A model to deploy.
 
@@ -37,6 +39,13 @@ class Composed:
     before: cost.Cost
     after: cost.Cost
 
+    def __repr__(self) -> str:
+        old, new = self.before, self.after
+        return (
+            f"<Composed: {old.parameters:,} -> {new.parameters:,} parameters, {old.flops:,} -> {new.flops:,} FLOPs\n"
+            f"{self.bundle!r}>"
+        )
+
     @property
     def record(self) -> Composition:
         assert self.bundle.composition is not None
@@ -46,7 +55,7 @@ class Composed:
 def compose(
     bundle: Bundle,
     *,
-    classes: Sequence[int],
+    classes: ClassList,
     max_params: int | None = None,
     max_flops: int | None = None,
     rank: int | None = None,
@@ -58,7 +67,7 @@ def compose(
 
     Args:
       bundle: the source, which must hold the tailors of these classes.
-      classes: classes to serve, by their numbers in the source, which they keep.
+      classes: classes to serve, by their numbers or names in the source; they keep both.
       max_params: upper bound on the parameters of the whole model, every gated group included.
       max_flops: upper bound on the FLOPs of one evaluation on one image; see :mod:`kind_jax.deploy.cost`.
       rank: components of learngenes and one group's tailors together that each weight keeps, in place of a budget.
@@ -73,10 +82,14 @@ def compose(
         :func:`kind_jax.deploy.importance.estimate`.
 
     Raises:
-      UserError: a class that is unknown or not aboard, arguments that contradict each other, or a budget below the
-        smallest model that there is.
+      UserError: a class that is unknown or not aboard, an argument of another type or value than these, arguments that
+        contradict each other, or a budget below the smallest model that there is.
     """
-    groups = _check(bundle, tuple(classes), max_params, max_flops, rank, form)
+    check_bundle(bundle)
+    check_choice(criterion, Criterion, "criterion")
+    classes = numbers_of(classes, bundle.class_names)
+    groups = _check(bundle, classes, max_params, max_flops, rank, form)
+    max_params, max_flops, rank = (None if n is None else int(n) for n in (max_params, max_flops, rank))
     if (criterion == "loss") != (importance is not None):
         raise UserError(f"criterion is {criterion!r}, but importance belongs to 'loss', and 'loss' needs it.")
     settings, budget = bundle.config.model, Budget(parameters=max_params, flops=max_flops)
@@ -104,7 +117,7 @@ def compose(
         if not (settings.label_embedding and settings.null_gate == "keep"):
             sampler = dataclasses.replace(sampler, guidance=1.0)
     record = Composition(
-        classes=tuple(classes), folded=folded, max_params=max_params, max_flops=max_flops, rank=rank, form=form,
+        classes=classes, folded=folded, max_params=max_params, max_flops=max_flops, rank=rank, form=form,
         criterion=criterion, source=fingerprint(bundle.collections[LEARNGENES]), energy=_energy(choices, counts, kept),
         weights=kept,
     )  # fmt: skip
@@ -127,12 +140,10 @@ def _check(
     form: Form,
 ) -> tuple[int, ...]:
     """The groups to serve, after refusing what cannot be."""
-    if not classes:
-        raise UserError("classes is empty, but a composed model must serve at least one class.")
+    check_choice(form, Form, "form")
     bundle.gates.check(classes)
     for name, value in (("max_params", max_params), ("max_flops", max_flops), ("rank", rank)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}, but it must be 1 or more.")
+        require(value is None or (is_whole(value) and value >= 1), name, value, "a whole number, 1 or more")
     if rank is not None and not (max_params is None and max_flops is None):
         raise UserError(f"rank is {rank} beside a budget, but it must be one or the other.")
     if rank is not None and form == "dense":

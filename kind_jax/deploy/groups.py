@@ -14,29 +14,33 @@ import jax
 import numpy as np
 
 from kind_jax import model, partition
+from kind_jax.classes import ClassList, numbers_of
+from kind_jax.config.check import check_seed, require
 from kind_jax.config.roles import JOIN, compare
-from kind_jax.deploy.bundle import Bundle
+from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.untrusted.text import check_names
 
 TABLE = "label_embed/table"
 
 
 def served(bundle: Bundle) -> tuple[int, ...]:
     """The classes whose tailors are aboard."""
-    return tuple(c for c, row in enumerate(bundle.gates.row_of_class) if row >= 0)
+    return bundle.served
 
 
-def drop(bundle: Bundle, classes: Sequence[int]) -> Bundle:
-    """The bundle without the tailors of ``classes``; the other classes keep their numbers and their exact arrays.
+def drop(bundle: Bundle, classes: ClassList) -> Bundle:
+    """The bundle without the tailors of ``classes`` (numbers or names); the others keep their numbers and exact arrays.
 
     Raises:
       UserError: a class that is not aboard, that shares its tailors with one that stays, or the last one; a model
         without gated tailors.
     """
     _check_gated(bundle, "shrink")
-    bundle.gates.check(tuple(classes))
+    classes = numbers_of(classes, bundle.class_names)
+    bundle.gates.check(classes)
     group_of = bundle.config.model.group_of_class
     gone, staying = {group_of[c] for c in classes}, set(served(bundle)) - set(classes)
     for c in sorted(staying):
@@ -65,8 +69,8 @@ def grow(bundle: Bundle, other: Bundle) -> Bundle:
       UserError: naming the first thing that differs (a setting, the learngenes' hashes, an array), a class name that
         both have, or a model that cannot grow.
     """
-    for each in (bundle, other):
-        _check_gated(each, "grow")
+    for name, each in (("bundle", bundle), ("other", other)):
+        _check_gated(each, "grow", name)
     _check_settings(bundle, other)
     hashes = [fingerprint(b.collections[LEARNGENES]) for b in (bundle, other)]
     if hashes[0] != hashes[1]:
@@ -92,9 +96,14 @@ def grow_fresh(bundle: Bundle, class_names: Sequence[str], seed: int) -> Bundle:
     """The bundle with new classes, each a group of its own, whose tailors are drawn as at initialisation.
 
     Raises:
-      UserError: a name that is taken or given twice, none at all, or a model that cannot grow.
+      UserError: a name that is taken or given twice, none at all, a seed that is none, or a model that cannot grow.
     """
     _check_gated(bundle, "grow")
+    check_seed(seed)
+    listed = isinstance(class_names, Sequence) and not isinstance(class_names, str)
+    strings = listed and all(isinstance(name, str) for name in class_names)
+    require(strings, "class_names", class_names, 'a list of names, like ["cat", "dog"]')
+    check_names(class_names, "The model to be grown")
     if not class_names:
         raise UserError("no class names are given, but growing needs at least one.")
     settings = bundle.config.model
@@ -153,7 +162,8 @@ def _rows_of_table(bundle: Bundle, classes: Sequence[int]) -> np.ndarray | None:
     return None if table is None else np.asarray(table)[list(classes)]
 
 
-def _check_gated(bundle: Bundle, verb: str) -> None:
+def _check_gated(bundle: Bundle, verb: str, name: str = "bundle") -> None:
+    check_bundle(bundle, name)
     composed = bundle.composition is not None or bundle.config.model.factor.ranks is not None
     if composed and (verb == "grow" or not bundle.collections[TAILORS]):
         raise UserError(

@@ -8,7 +8,6 @@ vanishes, its square does not. Only s is differentiated; it costs no more than t
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from kind_jax import model, partition
+from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config import Config
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.choose import Importance
@@ -33,7 +33,7 @@ def estimate(
     images: Float[np.ndarray, "N H W C"],
     labels: Int[np.ndarray, " N"],
     *,
-    classes: Sequence[int],
+    classes: ClassList,
     samples: int = 512,
     micro: int = 4,
     seed: int = 0,
@@ -52,7 +52,8 @@ def estimate(
     Raises:
       UserError: a class that is not aboard, or of which there are no images.
     """
-    bundle.gates.check(tuple(classes))
+    classes = numbers_of(classes, bundle.class_names)
+    bundle.gates.check(classes)
     for c in classes:
         if not np.any(labels == c):
             raise UserError(f"class is {c}, but the calibration images have none of it.")

@@ -122,12 +122,19 @@ def read_manifest(directory: Path, *, alone: bool = False) -> Manifest:
     _check_files(manifest, directory, () if alone else _BESIDE)
     _check_arrays(manifest, path)
     # A path on somebody else's machine says nothing on this one, where data would be written to it.
-    return dataclasses.replace(manifest, config=without_path(manifest.config))
+    return dataclasses.replace(manifest, config=without_path(manifest.config, whole=True))
 
 
-def without_path(config: Config) -> Config:
-    """``config`` without the folders that data sets and the autoencoder were in; a folder of images stays named."""
+def without_path(config: Config, *, whole: bool = False) -> Config:
+    """``config`` without the folders that data sets and the autoencoder were in.
+
+    Args:
+      whole: whether the path of a folder of images stays as it is; else its last part does, since others need not know
+        how the folders above are called.
+    """
     path = config.data.path if config.data.source == "folder" else None
+    if path is not None and not whole:
+        path = os.path.basename(os.path.abspath(path)) or None
     return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path, vae=None))
 
 

@@ -67,4 +67,4 @@ class Composition:
     criterion: Criterion
     source: str
     energy: float
-    weights: tuple[Kept, ...]
+    weights: tuple[Kept, ...] = dataclasses.field(repr=False)

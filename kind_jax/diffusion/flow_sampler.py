@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from kind_jax.diffusion.denoise import Denoise
+from kind_jax.diffusion.flow import RectifiedFlow
 
 
-def _velocity(denoise: Denoise, x: Float[Array, "B H W C"], time: Float[Array, ""]) -> Float[Array, "B H W C"]:
-    return denoise(x, jnp.full((x.shape[0],), 1000.0 * time)).astype(jnp.float32)
+def _velocity(
+    flow: RectifiedFlow, denoise: Denoise, x: Float[Array, "B H W C"], time: Float[Array, ""]
+) -> Float[Array, "B H W C"]:
+    return flow.velocity(denoise(x, flow.model_time(jnp.full((x.shape[0],), time))), x, time)
 
 
 def _interval(steps: int, i: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -27,6 +30,7 @@ class Euler:
     """One model evaluation a step; the error shrinks like 1 / steps."""
 
     steps: int
+    flow: RectifiedFlow
 
     def step(
         self,
@@ -38,7 +42,7 @@ class Euler:
         """Follow the velocity at ``x``; ``noise`` is ignored."""
         del noise
         now, then = _interval(self.steps, i)
-        return x + (then - now) * _velocity(denoise, x, now)
+        return x + (then - now) * _velocity(self.flow, denoise, x, now)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Heun:
     """
 
     steps: int
+    flow: RectifiedFlow
 
     def step(
         self,
@@ -60,11 +65,11 @@ class Heun:
         """Follow the mean of the velocities at both ends of the step; ``noise`` is ignored."""
         del noise
         now, then = _interval(self.steps, i)
-        first = _velocity(denoise, x, now)
+        first = _velocity(self.flow, denoise, x, now)
         euler = x + (then - now) * first
 
         def correct(euler: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-            return x + (then - now) * 0.5 * (first + _velocity(denoise, euler, then))
+            return x + (then - now) * 0.5 * (first + _velocity(self.flow, denoise, euler, then))
 
         # A real branch, so that the last step does not pay for an evaluation it would throw away.
         return jax.lax.cond(i < self.steps - 1, correct, lambda euler: euler, euler)

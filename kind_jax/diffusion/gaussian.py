@@ -150,4 +150,6 @@ def make_gaussian(config: DiffusionConfig, learn_sigma: bool, steps: int | None 
         betas = respace_betas(betas, kept)
     # The embedding always sees the scale of T = 1000, so one model suits any number of train steps.
     times = kept * (1000 / config.train_steps)
-    return GaussianDiffusion(betas=betas, times=times, prediction=config.prediction, learn_sigma=learn_sigma)
+    prediction = config.prediction
+    assert prediction != "clean"  # DiffusionConfig refuses it
+    return GaussianDiffusion(betas=betas, times=times, prediction=prediction, learn_sigma=learn_sigma)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from kind_jax.config import DiffusionConfig
-from kind_jax.diffusion.flow import RectifiedFlow
+from kind_jax.diffusion.flow import make_flow
 from kind_jax.diffusion.gaussian import make_gaussian
 from kind_jax.errors import UserError
 
@@ -58,4 +58,4 @@ def make_process(config: DiffusionConfig, learn_sigma: bool) -> Process:
         return make_gaussian(config, learn_sigma)
     if learn_sigma:
         raise UserError("model.learn_sigma is True, but it must be False for the flow process, which has no variance.")
-    return RectifiedFlow(times=config.times)
+    return make_flow(config)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kind_jax.config import DiffusionConfig, SamplerConfig
 from kind_jax.diffusion.denoise import Denoise
+from kind_jax.diffusion.flow import make_flow
 from kind_jax.diffusion.flow_sampler import Euler, Heun
 from kind_jax.diffusion.gaussian import make_gaussian
 from kind_jax.diffusion.gaussian_sampler import DDIM, DDPM
@@ -65,7 +66,8 @@ def make_sampler(diffusion: DiffusionConfig, sampler: SamplerConfig, learn_sigma
     if diffusion.process == "flow":
         if learn_sigma:
             raise UserError("model.learn_sigma is True, but it must be False for the flow process.")
-        return Euler(steps=sampler.steps) if sampler.method == "euler" else Heun(steps=sampler.steps)
+        method = Euler if sampler.method == "euler" else Heun
+        return method(steps=sampler.steps, flow=make_flow(diffusion))
     spaced = make_gaussian(diffusion, learn_sigma, sampler.steps)
     return DDPM(diffusion=spaced) if sampler.method == "ddpm" else DDIM(diffusion=spaced, eta=sampler.eta)
 

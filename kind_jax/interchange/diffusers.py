@@ -104,7 +104,11 @@ def readme(config: Config, off: float) -> str:
       off: largest difference of the outputs without the line that sets DiT's frequencies, relative to the largest one.
     """
     model, diffusion = config.model, config.diffusion
-    process = "It was trained with rectified flow; the times that it is given are 1000 times those in (0, 1)."
+    predicts = "the clean image" if diffusion.prediction == "clean" else "the velocity"
+    process = (
+        f"It was trained with rectified flow and predicts {predicts}; the times that it is given are 1000 times "
+        "those in (0, 1)."
+    )
     if diffusion.process == "gaussian":
         schedule = f"{diffusion.schedule} schedule of {diffusion.train_steps} steps"
         process = f"It predicts {diffusion.prediction} for the {schedule}."

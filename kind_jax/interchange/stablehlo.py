@@ -202,7 +202,9 @@ def _signature(bundle: Bundle, weights: Weights, program: jax_export.Exported, d
 def _diffusion(config: Config) -> dict[str, Any]:
     """What the output means: the first channels, as many as the images have, are the prediction."""
     if config.diffusion.process == "flow":
-        return {"process": "flow", "prediction": "velocity from data (t = 0) to noise (t = 1000)"}
+        clean = config.diffusion.prediction == "clean"
+        what = "clean image, of a line" if clean else "velocity"
+        return {"process": "flow", "prediction": f"{what} from data (t = 0) to noise (t = 1000)"}
     process = make_gaussian(config.diffusion, config.model.learn_sigma)
     return {
         "process": "gaussian",

@@ -49,7 +49,9 @@ def sample(denoise, signature, labels, *, steps=50, guidance=1.0, seed=0, start=
     if process["process"] == "flow":
         grid = np.linspace(1, 0, steps + 1)
         for now, then in itertools.pairwise(grid):
-            x = x + np.float32(then - now) * predict(x, 1000 * now)
+            output = predict(x, 1000 * now)
+            velocity = (x - output) / np.float32(now) if process["prediction"].startswith("clean") else output
+            x = x + np.float32(then - now) * velocity
         return x
     kept = np.round(np.linspace(0, len(process["betas"]) - 1, steps)).astype(int) if steps > 1 else np.array([-1])
     alpha_bar = np.cumprod(1 - np.array(process["betas"]))[kept]

@@ -9,13 +9,15 @@ Dimensions: B samples (or 1, for a gate that all samples share), k groups that a
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from kind_jax.config.check import is_whole
 from kind_jax.errors import UserError
 
 
@@ -32,7 +34,14 @@ class Gate:
 
 
 def one_group(rows: Int[Array | np.ndarray, " B"]) -> Gate:
-    """The hard class gate: sample b switches on bank row ``rows[b]``; a negative row switches everything off."""
+    """The hard class gate: sample b switches on bank row ``rows[b]``; a negative row switches everything off.
+
+    These are rows of the tailor bank, which is what is aboard; :meth:`kind_jax.Bundle.gate` takes classes.
+
+    Raises:
+      UserError: rows that are not whole numbers, or have another number of dimensions than one.
+    """
+    _check(rows, "rows of a gate", "iu", 1, "whole numbers with one dimension")
     rows = jnp.asarray(rows, jnp.int32)
     on = (rows >= 0).astype(jnp.float32)
     return Gate(jnp.maximum(rows, 0)[:, None], on[:, None])
@@ -44,14 +53,70 @@ def learngenes_only() -> Gate:
 
 
 def all_groups(groups: int, weight: float = 1.0) -> Gate:
-    """Every group of the bank on with the same weight, for all samples."""
+    """Every group of the bank on with the same weight, for all samples.
+
+    Raises:
+      UserError: a number of groups below 1, or a weight that is not finite.
+    """
+    if not is_whole(groups) or groups < 1:
+        raise UserError(f"groups of a gate are {groups!r:.100}, but they must be 1 or more.")
+    _check(weight, "the weight of a gate", "fiu", 0, "one number")
     return Gate(jnp.arange(groups)[None, :], jnp.full((1, groups), weight, jnp.float32))
 
 
 def mixture(weights: Float[Array | np.ndarray, "B groups"]) -> Gate:
-    """A soft gate over the whole bank, one weight per group."""
-    index = jnp.broadcast_to(jnp.arange(weights.shape[1])[None, :], weights.shape)
-    return Gate(index, jnp.asarray(weights))
+    """A soft gate over the whole bank, one weight for each of its rows; :meth:`kind_jax.Bundle.gate` takes classes.
+
+    Raises:
+      UserError: weights that are not numbers, not finite, or have another number of dimensions than two.
+    """
+    _check(weights, "weights of a gate", "fiu", 2, "numbers [samples or 1, groups]")
+    weights = jnp.asarray(weights, jnp.float32)
+    return Gate(jnp.broadcast_to(jnp.arange(weights.shape[1])[None, :], weights.shape), weights)
+
+
+def check_gate(gate: object, samples: int, groups: int) -> None:
+    """Refuse a gate that does not fit: a value of another type, length or shape, rows that the bank does not hold,
+    weights that are not finite.
+
+    Args:
+      samples: images to be drawn.
+      groups: rows of the bank.
+
+    Raises:
+      UserError: naming what does not fit.
+    """
+    if not isinstance(gate, Gate):
+        raise UserError(f"gate is {gate!r:.100}, but it must be a Gate, as bundle.gate([3, 7]) gives.")
+    index, weight = np.asarray(gate.index), np.asarray(gate.weight)
+    _check(index, "index of the gate", "iu", 2, "rows [samples or 1, k]")
+    _check(weight, "weight of the gate", "fiu", 2, "numbers [samples or 1, k]")
+    if index.shape != weight.shape:
+        raise UserError(f"weight of the gate has shape {weight.shape}, but its index has {index.shape}.")
+    if index.shape[0] not in (1, samples):
+        raise UserError(
+            f"the gate is for {index.shape[0]} samples, but there are {samples} labels (or 1 gate for all)."
+        )
+    if np.any((index < 0) | (index >= groups)):
+        raise UserError(f"the gate names rows beyond the {groups} groups that are aboard.")
+
+
+def _check(values: Any, what: str, kinds: str, ndim: int, wanted: str) -> None:
+    """Type, dimensions and finiteness; while JAX traces, of the first two alone."""
+    if not isinstance(values, jax.Array):
+        try:
+            values = np.asarray(values)
+        except ValueError as e:
+            raise UserError(f"{what} are no array, but must be {wanted}.") from e
+    number = values.dtype.kind in kinds or (values.dtype == jnp.bfloat16 and "f" in kinds)
+    if not number or values.ndim != ndim:
+        raise UserError(f"{what}: found {values.dtype.name} of shape {values.shape}, but wanted {wanted}.")
+    if isinstance(values, Tracer):
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.asarray(values, np.float32))  # the dtype that it is used in
+    if not finite.all():
+        raise UserError(f"{what}: found values that are NaN or infinite, but they must be finite.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ import functools
 import math
 import re
 
+import numpy as np
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
@@ -46,26 +48,48 @@ class Traffic:
         return Traffic(count=self.count * n, output=self.output * n, received=self.received * n)
 
 
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """Which devices exchange something, and how.
+
+    Attributes:
+      kind: one of KINDS.
+      members: numbers of the devices of one group; all groups of a collective are alike. Of a collective-permute, its
+        pairs one after another: who sends, who receives.
+    """
+
+    kind: str
+    members: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collectives:
     """All communication of a program.
 
     Attributes:
-      by_kind: only the kinds that occur.
+      flows: what each flow brings to a device.
       unknown_loops: loops with collectives whose number of iterations XLA does not know; these count as one.
     """
 
-    by_kind: dict[str, Traffic]
+    flows: dict[Flow, Traffic]
     unknown_loops: int
 
     @property
+    def by_kind(self) -> dict[str, Traffic]:
+        """Only the kinds that occur."""
+        found: dict[str, Traffic] = {}
+        for flow, traffic in self.flows.items():
+            found[flow.kind] = found.get(flow.kind, Traffic()) + traffic
+        return {kind: found[kind] for kind in KINDS if kind in found}
+
+    @property
     def total(self) -> Traffic:
-        return sum(self.by_kind.values(), start=Traffic())
+        return sum(self.flows.values(), start=Traffic())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Computation:
-    traffic: list[tuple[str, Traffic]] = dataclasses.field(default_factory=list)
+    traffic: list[tuple[Flow, Traffic]] = dataclasses.field(default_factory=list)
     calls: list[tuple[str, int | None]] = dataclasses.field(default_factory=list)  # None: nobody knows how often
 
 
@@ -74,26 +98,48 @@ def count(text: str) -> Collectives:
     computations, entry = _parse(text)
 
     @functools.cache
-    def of(name: str) -> tuple[dict[str, Traffic], int]:
-        found: dict[str, Traffic] = {}
+    def of(name: str) -> tuple[dict[Flow, Traffic], int]:
+        found: dict[Flow, Traffic] = {}
         unknown = 0
-        for kind, traffic in computations[name].traffic:
-            found[kind] = found.get(kind, Traffic()) + traffic
+        for flow, traffic in computations[name].traffic:
+            found[flow] = found.get(flow, Traffic()) + traffic
         for callee, trips in computations[name].calls:
             inside, deeper = of(callee) if callee in computations else ({}, 0)
             unknown += deeper + (trips is None and bool(inside))
-            for kind, traffic in inside.items():
-                found[kind] = found.get(kind, Traffic()) + traffic.times(1 if trips is None else trips)
+            for flow, traffic in inside.items():
+                found[flow] = found.get(flow, Traffic()) + traffic.times(1 if trips is None else trips)
         return found, unknown
 
-    found, unknown = of(entry)
-    return Collectives(by_kind={kind: found[kind] for kind in KINDS if kind in found}, unknown_loops=unknown)
+    flows, unknown = of(entry)
+    return Collectives(flows=flows, unknown_loops=unknown)
+
+
+def crossing(flow: Flow, output: int, box: int) -> float:
+    """Bytes that a device must receive from other boxes, where ``box`` devices in a row stand in one.
+
+    Members in one box share what comes in: each fetches its part and passes it on inside. That is what a hierarchical
+    algorithm does, and several rings at once.
+
+    Args:
+      output: bytes of the results on one device.
+    """
+    boxes = [member // box for member in flow.members]
+    if flow.kind == "collective-permute":
+        return float(output) if boxes[::2] != boxes[1::2] else 0.0
+    n = len(set(boxes))
+    together = len(boxes) / n
+    return {
+        "all-reduce": 2 * (n - 1) / n * output / together,
+        "all-gather": (n - 1) / n * output / together,
+        "reduce-scatter": (n - 1) * output,
+        "all-to-all": (n - 1) / n * output,
+    }[flow.kind]
 
 
 def _parse(text: str) -> tuple[dict[str, _Computation], str]:
     computations: dict[str, _Computation] = {}
     entry, current = "", _Computation()
-    members: dict[str, int] = {}  # devices that take part, by the name of the instruction
+    members: dict[str, tuple[int, ...]] = {}  # devices that take part, by the name of the instruction
     devices = math.prod(int(n) for n in re.findall(r"(?:num_partitions|replica_count)=(\d+)", text[:100_000]))
     for line in text.splitlines():
         if head := _COMPUTATION.match(line):
@@ -108,11 +154,11 @@ def _parse(text: str) -> tuple[dict[str, _Computation], str]:
                 continue
             if code.endswith("-done"):
                 start = re.search(r"%([\w.\-]+)", arguments)
-                group = members.get(start[1] if start else "", devices)
+                group = members.get(start[1] if start else "", tuple(range(devices)))
             else:
                 group = members[instruction["name"]] = _members(rest, devices)
             if not code.endswith("-start"):
-                current.traffic.append((kind, _traffic(kind, _size(shape), group)))
+                current.traffic.append((Flow(kind, group), _traffic(kind, _size(shape), len(group))))
     return computations, entry
 
 
@@ -152,18 +198,37 @@ def _size(shape: str) -> int:
     return bits // 8
 
 
-def _members(rest: str, devices: int) -> int:
-    """Devices in one replica group, in any of the notations of XLA; all devices where none is given."""
-    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
-        return int(iota[2])
+def _members(rest: str, devices: int) -> tuple[int, ...]:
+    """The first group of devices, in any of the notations of XLA; all devices where none is given."""
+    if pairs := re.search(r"source_target_pairs=\{(\{[\d,{} ]*\})\}", rest):
+        return tuple(int(n) for n in re.findall(r"\d+", pairs[1]))
+    if iota := re.search(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)", rest):
+        return _first_of_iota(iota[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
-        return listed[1].count(",") + 1
+        return tuple(int(n) for n in listed[1].split(","))
     if axes := re.search(r"replica_groups=mesh\[(.*?)\].*? \{([^}]*)\}", rest):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", axes[1]))
-        # A part of an axis is written 'axis':(before)size.
-        named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", axes[2])
-        return math.prod(int(part or sizes[name]) for name, part in named)
-    return devices
+        return _first_of_mesh(axes[1], axes[2])
+    return tuple(range(devices))
+
+
+@functools.cache
+def _first_of_iota(text: str) -> tuple[int, ...]:
+    """Of ``[groups,size]<=[dims]T(order)``: numbers counted up, transposed, cut into groups."""
+    groups, dims, *order = ([int(n) for n in part.split(",")] for part in re.findall(r"[\[(]([\d,]+)[\])]", text))
+    numbers = np.arange(math.prod(dims)).reshape(dims).transpose(order[0] if order else range(len(dims)))
+    return tuple(numbers.reshape(groups)[0].tolist())
+
+
+@functools.cache
+def _first_of_mesh(sizes: str, axes: str) -> tuple[int, ...]:
+    """Of ``'i'=2,'j'=4`` and ``'j':(before)size``: devices that differ along the axes, or a part of one, alone."""
+    shape = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", sizes)}
+    numbers = np.arange(math.prod(shape.values())).reshape(list(shape.values()))
+    chosen: dict[str, slice] = dict.fromkeys(shape, slice(0, 1))
+    for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", axes):
+        step = shape[name] // (int(before) * int(size)) if size else 1
+        chosen[name] = slice(0, step * int(size) if size else None, step)
+    return tuple(numbers[tuple(chosen.values())].ravel().tolist())
 
 
 def _traffic(kind: str, output: int, members: int) -> Traffic:

@@ -8,6 +8,7 @@ from typing import Any
 from kind_jax.config import Config, MeshConfig
 from kind_jax.errors import UserError
 from kind_jax.plan.chips import Chip
+from kind_jax.plan.collectives import Collectives, crossing
 from kind_jax.plan.compiled import CompiledStep, StateBytes, state_bytes
 from kind_jax.train import sharding
 
@@ -17,17 +18,23 @@ class Verdict:
     """One chip's.
 
     Attributes:
-      step_seconds: of a step that only computes, at the given share of the chip's peak.
-      images_per_second: over all devices, at that time.
-      collective_seconds: of the communication of the program for CPU, were every byte to travel at the chip's full
-        bandwidth. It overlaps with computing, more or less, and the chip's own program may send fewer bytes.
+      compute_seconds: of a step that only computes, at the given share of the chip's peak.
+      collective_seconds: of the communication of the program for CPU, at the chip's full bandwidths; the chip's own
+        program may send fewer bytes.
+      step_seconds: of both one after the other, with no overlap: what to count on.
+      overlapped_seconds: of the longer of the two, with the other one hidden behind it entirely.
+      images_per_second: over all devices, with ``step_seconds``.
+      overlapped_images_per_second: the same with ``overlapped_seconds``, the best that overlap can do.
     """
 
     chip: Chip
     fits: bool
-    step_seconds: float
-    images_per_second: float
+    compute_seconds: float
     collective_seconds: float
+    step_seconds: float
+    overlapped_seconds: float
+    images_per_second: float
+    overlapped_images_per_second: float
 
 
 def judge(step: CompiledStep, chip: Chip, batch: int, mfu: float) -> Verdict:
@@ -37,14 +44,34 @@ def judge(step: CompiledStep, chip: Chip, batch: int, mfu: float) -> Verdict:
       UserError: ``mfu`` is not in (0, 1].
     """
     check_mfu(mfu)
-    seconds = step.flops / (chip.flops * mfu)
+    compute = step.flops / (chip.flops * mfu)
+    collectives = collective_seconds(step.collectives, step.devices, chip)
+    both, longer = compute + collectives, max(compute, collectives)
     return Verdict(
         chip=chip,
         fits=step.memory <= chip.memory,
-        step_seconds=seconds,
-        images_per_second=batch / seconds,
-        collective_seconds=step.collectives.total.received / chip.bandwidth,
+        compute_seconds=compute,
+        collective_seconds=collectives,
+        step_seconds=both,
+        overlapped_seconds=longer,
+        images_per_second=batch / both,
+        overlapped_images_per_second=batch / longer,
     )
+
+
+def collective_seconds(collectives: Collectives, devices: int, chip: Chip) -> float:
+    """How long the collectives of a step take on ``chip``, one after another.
+
+    Devices stand in the order of the mesh: those that differ in its last axis are neighbours. Inside a box or a pod a
+    collective of all devices has all links; on a torus, one of fewer runs along one axis of it and has that axis's
+    links. What crosses to other boxes goes over the network at the same time, and the slower of the two counts.
+    """
+    total = 0.0
+    for flow, traffic in collectives.flows.items():
+        links = 1 if len(flow.members) == devices else 1 / chip.torus
+        across = crossing(flow, traffic.output, chip.neighbours)
+        total += max(traffic.received / (chip.bandwidth * links), across / chip.network)
+    return total
 
 
 def check_mfu(mfu: float) -> None:
@@ -142,3 +169,8 @@ def readable(size: int | float) -> str:
             number = size / factor
             return f"{number:,.{1 if number >= 10 else 2 if number >= 1 else 3}f} {unit}"
     return f"{size:.0f} B"
+
+
+def readable_time(seconds: float) -> str:
+    """Seconds or milliseconds with three digits."""
+    return f"{seconds:,.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

@@ -7,21 +7,22 @@ samples and its config; all of them read their share of the data and write their
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import os
-import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from kind_jax.errors import UserError
-from kind_jax.host import computes_on_cpu
-from kind_jax.train import watch
+from kind_jax.train import cluster, watch
+from kind_jax.train.cluster import Place
 from kind_jax.train.ending import die
 from kind_jax.train.lock import FILE_NAME, run_lock
 from kind_jax.train.relay import relay
@@ -36,10 +37,9 @@ _VISIBLE = 30.0  # seconds that a file may take to show on another host
 def join() -> None:
     """Find the other hosts of this run, if there are any; call it before anything asks for a device.
 
-    Set up by hand, three variables name them: JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. SLURM, Open MPI, GKE and Cloud TPU say it themselves. On a single host there is nothing to say; but
-    where several are announced that are runs of their own (an indexed Kubernetes job, say, whose pods each train
-    another model), KIND_JAX_SINGLE_HOST=1 says so.
+    SLURM, Open MPI, GKE and Cloud TPU say who they are; by hand, three variables do (:mod:`kind_jax.train.cluster`). On
+    a single host there is nothing to say; but where several are announced that are runs of their own (an indexed
+    Kubernetes job, say, whose pods each train another model), KIND_JAX_SINGLE_HOST=1 says so.
 
     From here on the hosts have one fate (:mod:`kind_jax.train.watch`): when one is lost, the others end within
     ``watch.SILENCE`` and a few seconds more, with a sentence and exit code 75. Hosts that do not come at all are waited
@@ -50,82 +50,66 @@ def join() -> None:
     """
     if jax.distributed.is_initialized():
         return
-    by_hand = _by_hand()
-    if by_hand is None and (_is_alone() or not _many_are_announced()):
-        return
     try:
-        _initialize(*(by_hand or (None, None, None)))
+        place = cluster.find(os.environ)
+        if place is not None or cluster.is_kubernetes_job(os.environ):
+            _initialize(place)
+    except UserError:
+        raise
     except (RuntimeError, ValueError) as e:
         reason = str(e).strip().splitlines()[0].rstrip(".")
-        hint = "" if by_hand else "; if this process is a run of its own, set KIND_JAX_SINGLE_HOST=1"
-        raise UserError(f"the other hosts of this run could not be joined: {reason}{hint}.") from e
+        raise UserError(
+            f"the other hosts of this run could not be joined: {reason}; if this process is a run of its own, set "
+            "KIND_JAX_SINGLE_HOST=1."
+        ) from e
 
 
-def _is_alone() -> bool:
-    alone = os.environ.get("KIND_JAX_SINGLE_HOST", "")
-    if alone not in ("", "0", "1"):
-        raise UserError(f"KIND_JAX_SINGLE_HOST is {alone!r}, but it must be 1 (a run of its own) or 0.")
-    return alone == "1"
-
-
-def _initialize(address: str | None, count: int | None, index: int | None) -> None:
-    devices = None
-    if address is None:
-        with contextlib.suppress(ImportError, AttributeError, TypeError):  # not public: without it, no relay
-            from jax._src.clusters import ClusterEnv
-
-            address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-                os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, _JOIN
-            )
+def _initialize(place: Place | None) -> None:
+    """Join the others at ``place``; None leaves it to JAX to find them, and then no relay stands in between."""
     began: list[watch.Watch] = []
-    whom = f"; the first one was expected at {address}" if address and index else ""
-    if address and index:
-        address = relay(address, lambda: bool(began) and began[0].cut())
+    whom = f"; the first one was expected at {place.address}" if place and place.index else ""
     # JAX ends the process with a stack trace if the others do not come; this is a little earlier.
     late = threading.Timer(_JOIN, die, [f"the other hosts of this run did not come within {_JOIN} s{whom}."])
     late.daemon = True
     late.start()
+    where: dict[str, Any] = {}
+    if place is not None:
+        address = relay(place.address, lambda: bool(began) and began[0].cut()) if place.index else place.address
+        where = {
+            "coordinator_address": address, "num_processes": place.count, "process_id": place.index,
+            "local_device_ids": place.device, "cluster_detection_method": "deactivate",
+        }  # fmt: skip
     try:
         jax.distributed.initialize(
-            address, count, index, local_device_ids=devices, initialization_timeout=_JOIN + 60,
-            heartbeat_timeout_seconds=_JAX_SILENCE, shutdown_timeout_seconds=_SHUTDOWN,
+            **where, initialization_timeout=_JOIN + 60, heartbeat_timeout_seconds=_JAX_SILENCE,
+            shutdown_timeout_seconds=_SHUTDOWN,
         )  # fmt: skip
     finally:
         late.cancel()
-    from jax._src import distributed  # not public, but the only way to the client; Orbax takes it, too
-
-    state = distributed.global_state
-    if state.client is not None and state.num_processes > 1:
-        began.append(watch.Watch(state.client, state.process_id, state.num_processes))
+    index, count = (place.index, place.count) if place else (jax.process_index(), jax.process_count())
+    if count > 1 and (client := _client()) is not None:
+        began.append(watch.Watch(client, index, count))
         watch.begin(began[0])
 
 
-def _by_hand() -> tuple[str, int, int] | None:
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    address, *numbers = found = [os.environ.get(name) for name in names]
-    if found == [None, None, None] or (numbers == [None, None] and _many_are_announced()):
-        return None
-    count, index = (int(n) if n and n.isdecimal() else -1 for n in numbers)
-    if not re.fullmatch(r".+:\d+", address or "") or not 0 <= index < count:
-        given = ", ".join(f"{name}={value}" for name, value in zip(names, found, strict=True))
-        raise UserError(
-            f"the environment has {given}, but it must have the host:port of the first process, the number of "
-            "processes, and the number of this one, counted from 0."
-        )
-    return str(address), count, index
+def _client() -> Any:
+    """The connection to the coordinator and its key-value store; None, with a word to the user, where there is none.
 
-
-def _many_are_announced() -> bool:
-    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        if os.environ.get(name, "1").isdecimal() and int(os.environ.get(name, "1")) > 1:
-            return True
-    if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ:
-        return True
-    if computes_on_cpu() or importlib.util.find_spec("libtpu") is None:
-        return False
-    workers = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
-    # A Cloud TPU machine without these variables asks its metadata server, which knows about one host as well.
-    return workers is None or "," in workers or int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
+    The one place that uses what JAX does not publish: there is no public way to the store; Orbax takes the same.
+    """
+    try:
+        client = importlib.import_module("jax._src.distributed").global_state.client
+        missing = [name for name in watch.CLIENT if not hasattr(client, name)]
+    except (ImportError, AttributeError):
+        client, missing = None, ["client"]
+    if not missing:
+        return client
+    print(
+        f"JAX {jax.__version__} does not give access to its coordinator ({', '.join(missing)}): if a host is lost, the "
+        "others end as JAX has it, later and with a stack trace.",
+        file=sys.stderr,
+    )
+    return None
 
 
 def is_first() -> bool:

@@ -15,26 +15,30 @@ import jax
 
 from kind_jax import partition
 from kind_jax.config import Config
+from kind_jax.config.capacity import check_capacity
 from kind_jax.data import pipeline
 from kind_jax.data.bad import BadRecords
 from kind_jax.data.dataset import open_dataset
+from kind_jax.data.summary import summary
 from kind_jax.errors import UserError
 from kind_jax.train import history, hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
 from kind_jax.train.diagnose import diagnosed
 from kind_jax.train.fits import check_data, check_memory, with_scale
+from kind_jax.train.flight import Flight
 from kind_jax.train.lock import check_present
 from kind_jax.train.meter import Meter, describe
 from kind_jax.train.metrics import FILE_NAME, make_writer, read_metrics
 from kind_jax.train.profile import Profile
 from kind_jax.train.progress import Progress
 from kind_jax.train.resume import Resume, begun, choose, first_weights, restore, set_aside_refused, verification
-from kind_jax.train.run import check, save_config
+from kind_jax.train.run import check, save_config, with_places
 from kind_jax.train.samples import save_samples
 from kind_jax.train.signals import stop_requests
 from kind_jax.train.step import Batch, Metrics, make_step
 from kind_jax.train.watch import one_fate
+from kind_jax.untrusted.text import printable
 from kind_jax.vae import pictures
 
 
@@ -74,13 +78,21 @@ def train(
     begin = time.monotonic()
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
+    config = with_places(config)
+    _say(f"opening the data set {_named(config)} ...")
     dataset = open_dataset(config.data, "train")
+    for line in summary(dataset):
+        _say(line)
     check_data(config, dataset)
+    begins = initial is None and not (directory / "config.json").is_file()
+    for line in check_capacity(config, strict=begins):
+        _say(line)
     config = with_scale(config, dataset)
     if hosts.is_first():
         pictures.check(config)
     shapes = states.abstract(config)  # refuses a config that leaves nothing to train
     check_memory(config, shapes, mesh)
+    _say(_parameters(shapes.collections))
 
     check(directory, config)  # before anything is written, the lock included
     with hosts.locked(directory), stop_requests() as received:
@@ -100,6 +112,11 @@ def train(
         # 2. State: from the newest good checkpoint, or fresh. A fresh folder says at once whose it is, should we be
         # killed; but first comes everything that may be refused.
         found = choose(directory, resume, config.train.verify)
+        _say(
+            "making the weights of step 0 ..."
+            if found.step is None
+            else f"reading the checkpoint of step {found.step} ..."
+        )
         weights = first_weights(config, initial) if found.step is None else None
         if hosts.is_first() and not (directory / "config.json").is_file():
             save_config(directory, config)
@@ -122,7 +139,7 @@ def train(
         unverified = verification(directory, found)
         end = min(config.train.steps, config.train.steps if stop_after is None else stop_after)
 
-        # 3. Steps. Metrics are read one logging interval late, so that the host never waits for the device.
+        # 3. Steps. Metrics are read one step late, so that the device never waits for the host.
         step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
         anew = start == 0 and hosts.is_first() and bool(read_metrics(directory / FILE_NAME))
         writer = make_writer(directory, config.train.tensorboard, start) if hosts.is_first() else None
@@ -192,20 +209,28 @@ def train(
                 progress.log(f"{directory} has no checkpoint yet: beginning again at step 0")
             if unverified is not None:
                 progress.log(f"reading the {found.bytes / 1e9:.1f} GB of step {start} in the background to verify them")
+            if start < end:
+                progress.log("compiling the training step ...")
             # Whatever ends the loop, saves under way are finished first.
             with closing(checkpoints), closing(writer) if writer else nullcontext(), closing(profile), one_fate():
-                saved, metrics, interrupted = start, {}, False
+                saved, metrics, interrupted, flight = start, {}, False, Flight()
                 while done < end and not interrupted:
                     with meter.waiting("input_wait"):
                         batch = batch_of()
                     profile.before(done + 1)
                     state, metrics = step(state, batch)
                     done += 1
+                    before = flight.add(metrics)
+                    if before is None:
+                        progress.begin(done, float(metrics["loss"]), time.monotonic() - begin)
+                    elif pending is not None:
+                        report()
+                    elif progress.silent:
+                        progress.update(done - 1, float(before["loss"]))
                     profile.after(done, metrics)
                     checkpoints.check()
                     check_verified()
                     if done % config.train.log_every == 0 or done == end:
-                        report()
                         pending = (done, metrics, meter.read())
                     if _due(config.train.checkpoint_every, done):
                         save()
@@ -213,10 +238,13 @@ def train(
                     if _due(config.train.sample_every, done) or (
                         config.train.sample_every and done == config.train.steps
                     ):
+                        progress.log(f"drawing samples of step {done} ...")
                         with meter.waiting("sampling"):
                             check_present(directory)
                             save_samples(config, state, mesh, directory / "samples" / f"step_{done:07d}.png")
                     interrupted = hosts.asked_to_stop(bool(received), done)
+                if interrupted and saved != done:
+                    progress.log(f"saving step {done}, then stopping")
                 report(last=True)
                 if saved != done:
                     save()
@@ -233,6 +261,23 @@ def train(
         interrupted=interrupted,
         waits=meter.summary(),
     )
+
+
+def _say(message: str) -> None:
+    """What goes on before there is a progress bar."""
+    if hosts.is_first():
+        print(message, flush=True)
+
+
+def _named(config: Config) -> str:
+    where = config.data.name or config.data.path
+    return printable(f"{config.data.source} {where}" if where else config.data.source, 500)
+
+
+def _parameters(collections: partition.Collections) -> str:
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in collections.items()}
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    return f"{sum(sizes.values()):,} parameters: {parts}"
 
 
 def _complain(message: str) -> None:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 _WINDOW = 20  # updates that the speed is averaged over: steady to read, yet a change of pace shows soon
+_SILENCE, _LIVE_SILENCE = 30.0, 2.0  # seconds without an update: of a log file, of a terminal
 
 
 def _duration(seconds: float) -> str:
@@ -23,9 +24,10 @@ def _duration(seconds: float) -> str:
 class Progress:
     """Context manager that shows step, loss, speed and time left.
 
-    The clock starts at the first :meth:`update`, so the compilation of the first step is never part of the speed: a
-    loop that updates after its very first step sees the speed from the second update on. The speed is wall-clock
-    time over the latest updates; pauses for checkpoints and samples count, as the time left depends on them too.
+    The clock starts at the first :meth:`update` or :meth:`begin`, so the compilation of the first step is never part of
+    the speed: a loop that calls it after its very first step sees the speed from the next update on. The speed is
+    wall-clock time over the latest updates; pauses for checkpoints and samples count, as the time left depends on them
+    too.
 
     Args:
       total: step at which the run ends.
@@ -53,6 +55,8 @@ class Progress:
         live = self._stream.isatty() and not self._console.is_dumb_terminal
         self._bar = self._make_bar() if live else None
         self._task = None
+        self._silence = _LIVE_SILENCE if live else _SILENCE
+        self._spoken = clock()
 
     def _make_bar(self) -> RichProgress:
         return RichProgress(
@@ -95,14 +99,28 @@ class Progress:
           more: other facts to show.
           timed: whether the time of this call tells the speed.
         """
-        self._step = step
-        if timed:
-            self._marks.append((self._clock(), step))
+        self._mark(step, timed=timed)
         facts = "  ".join([*self._facts(loss), *more])
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, facts=facts)
         else:
             self._print(f"step {step}/{self._total}  {facts}")
+
+    def begin(self, step: int, loss: float, seconds: float) -> None:
+        """Show that the first step is done, number ``step``, and that it took ``seconds`` from the start."""
+        self._mark(step, timed=True)
+        self.log(f"step {step}/{self._total} after {seconds:.0f} s  loss {float(loss):.4f}")
+
+    @property
+    def silent(self) -> bool:
+        """Whether an update is due, since there has been none for long."""
+        return self._clock() - self._spoken > self._silence
+
+    def _mark(self, step: int, *, timed: bool) -> None:
+        now = self._clock()
+        if timed and not (self._marks and self._marks[-1][1] == step):
+            self._marks.append((now, step))
+        self._step, self._spoken = step, now
 
     def log(self, message: str) -> None:
         """Print a line of its own, above the bar if there is one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 
 from kind_jax import config as configs
@@ -12,6 +14,21 @@ from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_text, is_leftover, sweep
 from kind_jax.train.lock import FILE_NAME
 from kind_jax.untrusted.regular import read_small
+
+
+def with_places(config: Config) -> Config:
+    """``config`` with absolute paths in ``data.path`` and ``data.vae``, which hold wherever the run is used later.
+
+    URLs like gs://bucket/data are places already.
+    """
+    places = {name: _place(getattr(config.data, name)) for name in ("path", "vae")}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+
+
+def _place(path: str | None) -> str | None:
+    if not path or "://" in path:
+        return path
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def check(directory: Path, config: Config) -> list[str]:

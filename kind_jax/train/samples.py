@@ -34,11 +34,16 @@ def save_samples(config: Config, state: TrainState, mesh: Mesh, path: Path) -> N
     columns = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).astype(np.int32))
     labels = np.tile(columns, ROWS)
     gates = model.class_gate(config.model)
-    images = sampling.draw(
-        config, _weights(config, state), labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
-        null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,
-        sharding=sharding.replicated(mesh),
-    )  # fmt: skip
+    try:
+        images = sampling.draw(
+            config, _weights(config, state), labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
+            null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,
+            sharding=sharding.replicated(mesh),
+        )  # fmt: skip
+    except UserError as e:  # no reason to end a run that has begun: the loss decides about that
+        if hosts.is_first():
+            print(f"there are no samples of this step: {e}", file=sys.stderr, flush=True)
+        return
     if not hosts.is_first():
         return
     images = _decoded(config, images)

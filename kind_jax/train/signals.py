@@ -1,4 +1,4 @@
-"""Stopping a run from outside: the step under way ends, a checkpoint is written, and the same command continues."""
+"""Stopping a run from outside: steps under way end, a checkpoint is written, and the same command continues."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import jax
 
 from kind_jax import interrupts
+
+_SAID = b"\nstopping after the step under way, with a checkpoint; a second signal stops at once\n"
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def stop_requests() -> Iterator[list[int]]:
         if alone:
             received.append(number)
             # Not print: the signal may have come in the middle of one.
-            os.write(2, b"\nstopping after this step, with a checkpoint; a second signal stops at once\n")
+            os.write(2, _SAID)
         else:
             os.kill(os.getpid(), signal.SIGTERM)
 

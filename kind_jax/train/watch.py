@@ -26,6 +26,7 @@ BEAT = 1.0  # seconds between signs of life
 SILENCE = 30.0  # seconds without one after which a process is lost
 GRACE = 5.0  # seconds for the others to come to the same error by themselves
 
+CLIENT = ("key_value_set", "key_value_dir_get", "wait_at_barrier")  # what is used of JAX's client
 _KEYS = "kind_jax"
 _BROKEN = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 _RESTART = "Checkpoints are intact: start all hosts again with the same command, and the run continues."

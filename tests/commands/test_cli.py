@@ -100,6 +100,23 @@ def test_report(run, monkeypatch, capsys):
     assert not re.search(r"(src|href)=.https?:", page)
 
 
+def test_inspect_on_an_ascii_terminal_and_where_no_plot_can_be_written(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("energy.png"))
+    (copy / "energy.png").mkdir()  # not even root can write a file there
+    done = subprocess.run(
+        [sys.executable, "-m", "kind_jax", "inspect", copy], cwd=ROOT, capture_output=True, check=False,
+        env=os.environ | CACHE | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    out = done.stdout.decode("ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "blocks.1.mlp_out" in out
+    assert f"there is no plot, since '{copy}/energy.png' could not be written: Is a directory; --out can name" in out
+    done = kind("inspect", copy, "--out", tmp_path / "other.png")
+    assert done.returncode == 0
+    assert (tmp_path / "other.png").stat().st_size > 1000
+    assert kind("inspect", copy, "--out", copy / "energy.png").returncode == 2  # what was asked for is not dropped
+
+
 CONFIG = ["train", "--config", str(ROOT / "configs/digits.py")]
 MISTAKES = {
     "no verb": ([], ""),
@@ -110,6 +127,12 @@ MISTAKES = {
     "wrong type": ([*CONFIG, "--train.steps", "many"], "--train.steps"),
     "unknown choice": ([*CONFIG, "--model.dtype", "fp8"], "--model.dtype"),
     "impossible value": ([*CONFIG, "--train.steps", "0"], "train.steps is 0, but it must be between 1 and 2147483647"),
+    "several values": (
+        [*CONFIG, "--model.patch", "3", "--optimizer.b1", "2", "--model.heads", "5", "--sampler.method", "ddpm"],
+        "model.patch is 3, but it must be a divisor of model.size, which is 8; model.heads is 5, but it must be a "
+        "divisor of model.width, which is 64; optimizer.b1 is 2.0, but it must be at least 0 and below 1; "
+        "sampler.method is 'ddpm', but it must be 'euler' or 'heun' for the flow process.",
+    ),
     "learngenes beyond the rank": (
         [*CONFIG, "--model.factor.rank", "16"],
         "model.factor.learngenes is 32, but it must be at most model.factor.rank, which is 16",

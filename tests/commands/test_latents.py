@@ -178,8 +178,8 @@ def test_images_that_do_not_fit_or_cannot_be_read(command, tmp_path, capsys):
 
 
 def test_folders_stay_out_of_artifacts():
-    for source, kept in (("latents", None), ("tfds", None), ("digits", None), ("folder", "/here")):
-        config = change(Config(), data={"source": source, "name": "x", "path": "/here", "vae": "/there"})
+    for source, kept in (("latents", None), ("tfds", None), ("digits", None), ("folder", "here")):
+        config = change(Config(), data={"source": source, "name": "x", "path": "/mine/here", "vae": "/there"})
         assert without_path(config).data == dataclasses.replace(config.data, path=kept, vae=None)
 
 

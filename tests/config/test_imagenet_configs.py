@@ -147,4 +147,4 @@ def test_the_document_shows_all_that_it_promises():
     verbs = {words[0] for words in COMMANDS}
     assert {"latents", "train", "plan", "sample", "evaluate", "export", "compose", "transfer", "grow"} <= verbs
     trained = {words[words.index("--config") + 1] for words in COMMANDS if words[0] == "train"}
-    assert {f"configs/dit_{size}_imagenet.py" for size in ("b2", "l2", "xl2")} <= trained
+    assert {f"dit_{size}_imagenet" for size in ("b2", "l2", "xl2")} <= trained

@@ -6,6 +6,7 @@ import pytest
 from kind_jax.config import DiffusionConfig, SamplerConfig
 from kind_jax.diffusion.process import make_process
 from kind_jax.diffusion.sampler import make_sampler, sample
+from kind_jax.errors import UserError
 
 FLOW = DiffusionConfig(process="flow")
 MEAN, STD = 0.3, 0.2
@@ -92,3 +93,29 @@ def test_no_model_evaluation_is_wasted(method, evaluations):
 def test_a_low_precision_model_keeps_the_state_in_float32():
     for method in ("euler", "heun"):
         assert _sample(method, 2, lambda x, t: _exact_velocity(x, t).astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+CLEAN = DiffusionConfig(process="flow", prediction="clean")
+
+
+def test_a_flow_that_outputs_the_image_has_the_same_loss_and_path_as_its_velocity():
+    velocity, image = make_process(FLOW, learn_sigma=False), make_process(CLEAN, learn_sigma=False)
+    clean, noise, off, t = _normal(0), _normal(1), _normal(2), jnp.array([0.06, 0.25, 0.5, 0.9])
+    x, times = velocity.corrupt(clean, noise, t), t[:, None, None, None]
+    # An image that is off by t times something is a velocity that is off by minus that.
+    losses = velocity.losses(noise - clean - off, clean, noise, t), image.losses(clean + times * off, clean, noise, t)
+    np.testing.assert_allclose(losses[1]["loss"], losses[0]["loss"], rtol=1e-5)
+    np.testing.assert_allclose((x - (clean + times * off)) / times, noise - clean - off, atol=2e-5)
+    # Below the least time the weight stays.
+    small = image.losses(clean + 0.05 * off, clean, noise, jnp.full(4, 0.001))
+    np.testing.assert_allclose(small["loss"], losses[0]["loss"], rtol=1e-5)
+
+    def exact_image(x, time):
+        return x - (time / 1000)[:, None, None, None] * _exact_velocity(x, time)
+
+    for method, steps in (("euler", 20), ("heun", 10)):
+        sampler = make_sampler(CLEAN, SamplerConfig(method=method, steps=steps), learn_sigma=False)
+        found = sample(sampler, exact_image, _normal(0), jax.random.key(1))
+        np.testing.assert_allclose(found, _sample(method, steps), atol=1e-5)
+    with pytest.raises(UserError, match=r"diffusion.prediction is 'clean', but it must be 'epsilon' or 'v'"):
+        DiffusionConfig(process="gaussian", prediction="clean")

@@ -134,7 +134,9 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_asynchronous_pairs_count_once():
-    kinds = collectives.count(ASYNCHRONOUS).by_kind
+    found = collectives.count(ASYNCHRONOUS)
+    assert [flow.members for flow in found.flows] == [(0, 1, 4, 5), (0, 4), (0, 1, 2, 3)]
+    kinds = found.by_kind
     assert kinds == {
         "all-reduce": collectives.Traffic(count=1, output=36, received=36.0),
         "all-gather": collectives.Traffic(count=1, output=256, received=192.0),
@@ -142,13 +144,42 @@ def test_asynchronous_pairs_count_once():
     }
 
 
+def flow(kind, members, output, received):
+    traffic = collectives.Traffic(count=1, output=output, received=received)
+    return collectives.Collectives(flows={collectives.Flow(kind, tuple(members)): traffic}, unknown_loops=0)
+
+
+def test_communication_takes_the_slowest_link_on_its_way():
+    seconds, h100, v5e = estimate.collective_seconds, chips.find("h100"), chips.find("v5e")
+    gb = 10**9
+    inside = flow("all-gather", range(8), 8 * gb, 7 * gb)
+    assert seconds(inside, 8, h100) == pytest.approx(7 / 450)
+    assert seconds(inside, 8, v5e) == pytest.approx(7 / 200), "all devices have all links"
+    assert seconds(inside, 16, v5e) == pytest.approx(7 / 100), "some of them the links of one axis"
+    # Two boxes of eight: half of the result comes from the other box, through eight adapters.
+    assert seconds(flow("all-gather", range(16), 16 * gb, 15 * gb), 16, h100) == pytest.approx(8 / 8 / 50)
+    assert seconds(flow("all-reduce", range(16), 16 * gb, 30 * gb), 16, h100) == pytest.approx(2 * 8 / 8 / 50)
+    assert seconds(flow("reduce-scatter", range(16), gb, 15 * gb), 16, h100) == pytest.approx(15 / 450), "NVLink's"
+    assert seconds(flow("reduce-scatter", range(0, 16, 8), gb, gb), 16, h100) == pytest.approx(1 / 50)
+    # One member in each box has one adapter for all that it needs.
+    assert seconds(flow("all-gather", range(0, 32, 8), 4 * gb, 3 * gb), 32, h100) == pytest.approx(3 / 50)
+    assert seconds(flow("all-to-all", range(16), 16 * gb, 15 * gb), 16, h100) == pytest.approx(8 / 50)
+    pairs = (6, 7, 7, 8, 8, 6)
+    assert seconds(flow("collective-permute", pairs, gb, gb), 16, h100) == pytest.approx(1 / 50)
+    assert seconds(flow("collective-permute", (0, 1, 8, 9), gb, gb), 16, h100) == pytest.approx(1 / 450)
+
+
 def test_a_chip_that_is_too_small_is_refused_with_advice(step):
     config, devices, found = step
     small = dataclasses.replace(chips.find("v5e"), memory=100_000, title="pebble")
     verdict = estimate.judge(found, small, config.train.batch, 0.5)
     assert not verdict.fits
-    assert verdict.step_seconds == found.flops / (197e12 / 2)
-    assert verdict.collective_seconds == found.collectives.total.received / 200e9
+    assert verdict.compute_seconds == found.flops / (197e12 / 2)
+    assert verdict.collective_seconds > 0
+    assert verdict.step_seconds == verdict.compute_seconds + verdict.collective_seconds
+    assert verdict.overlapped_seconds == max(verdict.compute_seconds, verdict.collective_seconds)
+    assert verdict.images_per_second == config.train.batch / verdict.step_seconds
+    assert verdict.overlapped_images_per_second == config.train.batch / verdict.overlapped_seconds
     with pytest.raises(
         UserError, match=r"pebble has 0\.100 MB: .*set model\.remat.*up to 2, or lower train\.batch from 8"
     ) as e:
@@ -187,7 +218,14 @@ def test_devices_that_cannot_be_had_are_refused():
 
 
 def test_peaks_by_device_kind():
-    kinds = {"NVIDIA H100 80GB HBM3": 989e12, "TPU v5 lite": 197e12, "TPU v5": 459e12, "TPU v5p": 459e12}
+    kinds = {
+        "NVIDIA A100-SXM4-80GB": 312e12,
+        "NVIDIA B200": 2250e12,
+        "NVIDIA H100 80GB HBM3": 989e12,
+        "TPU v5 lite": 197e12,
+        "TPU v5": 459e12,
+        "TPU v5p": 459e12,
+    }
     assert {kind: chips.peak_flops(kind) for kind in kinds} == kinds
     assert chips.peak_flops("TPU v6 lite") == 918e12
     assert chips.peak_flops("cpu") is chips.peak_flops("NVIDIA H100 PCIe") is None
@@ -221,7 +259,7 @@ def test_the_command(tmp_path):
     record = json.loads(out.read_text())
     assert record["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert record["memory"]["parameters"] == state_bytes(EIGHT_GROUPS, "2x2").parameters
-    assert [c["chip"]["name"] for c in record["chips"] if c["fits"]] == ["h100", "h200", "v5e", "v5p", "v6e"]
+    assert [c["chip"]["name"] for c in record["chips"] if c["fits"]] == [chip.name for chip in chips.CHIPS]
     for verdict in record["chips"]:
         assert verdict["chip"]["title"] in done.stdout
 
@@ -233,7 +271,7 @@ def test_the_command_refuses(tmp_path, monkeypatch, capsys):
     for args, message in [
         (["--mesh", "2y2"], "--mesh is '2y2'"),
         ([], "mesh.data is -1"),
-        (["--mesh", "2x2", "--chip", "abacus"], "--chip is 'abacus', but it must be one of h100, h200"),
+        (["--mesh", "2x2", "--chip", "abacus"], "--chip is 'abacus', but it must be one of a100, a100-40, h100, h200"),
         (["--mesh", "2x2", "--mfu", "40"], "--mfu is 40.0, but it must be above 0"),
     ]:
         assert main([*base, *args]) == 2

@@ -105,7 +105,9 @@ def test_a_signal_ends_the_step_saves_and_the_same_command_continues(twelve_step
     summary = train(CONFIG, tmp_path / "run")
     assert summary.interrupted
     assert summary.step == 6
-    assert "a second signal stops at once" in capfd.readouterr().err
+    said = capfd.readouterr()
+    assert "stopping after the step under way, with a checkpoint; a second signal stops at once" in said.err
+    assert "saving step 6, then stopping\n" in said.out
     assert history.latest_good(tmp_path / "run" / "checkpoints").step == 6
     summary = train(CONFIG, tmp_path / "run", resume="always")
     assert (summary.step, summary.interrupted) == (12, False)

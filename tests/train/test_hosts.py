@@ -15,8 +15,7 @@ import pytest
 
 from kind_jax.config import load_file
 from kind_jax.data.dataset import open_dataset
-from kind_jax.errors import UserError
-from kind_jax.train import hosts, loop
+from kind_jax.train import loop
 from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.train.metrics import read_metrics
 from kind_jax.train.watch import BEAT
@@ -274,60 +273,3 @@ def test_a_process_whose_others_do_not_come_says_so(tmp_path):
     assert process.returncode == EXIT_RESTARTABLE, said
     assert f"did not come within 1 s; the first one was expected at 127.0.0.1:{port}." in said
     assert "stack trace" not in said
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"JAX_NUM_PROCESSES": "2"},
-        {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"},
-        {"JAX_COORDINATOR_ADDRESS": "localhost", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
-        {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
-        {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"},
-    ],
-    ids=str,
-)
-def test_half_a_set_up_is_refused(environment, monkeypatch):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"the environment has JAX_COORDINATOR_ADDRESS=.*must have the host:port"):
-        hosts.join()
-
-
-@pytest.mark.parametrize(
-    ("environment", "many"),
-    [
-        ({}, False),
-        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
-        ({"SLURM_STEP_NUM_TASKS": "16"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0", "KIND_JAX_SINGLE_HOST": "1"}, False),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0", "KIND_JAX_SINGLE_HOST": "0"}, True),
-        ({"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}, True),
-    ],
-    ids=str,
-)
-def test_hosts_are_looked_for_only_where_several_are_announced(environment, many, monkeypatch):
-    calls = []
-    monkeypatch.setattr(hosts, "_initialize", lambda *given: calls.append(given))
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    hosts.join()
-    assert bool(calls) == many
-
-
-def test_being_a_run_of_its_own_is_said_with_0_or_1(monkeypatch):
-    monkeypatch.setenv("KIND_JAX_SINGLE_HOST", "yes")
-    with pytest.raises(UserError, match=r"KIND_JAX_SINGLE_HOST is 'yes', but it must be 1 .* or 0\."):
-        hosts.join()
-
-
-def test_who_cannot_join_is_told_how_to_go_on_alone(monkeypatch):
-    def refuse(*given, **more):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", refuse)
-    with pytest.raises(UserError, match=r"could not be joined: coordinator_.* defined; .*KIND_JAX_SINGLE_HOST=1\."):
-        hosts.join()

@@ -1,6 +1,7 @@
 """Runs: exact resume, checkpoints that load in parts, and folders that must not be touched."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from kind_jax.data import pipeline
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
-from kind_jax.train import checkpoint, history
+from kind_jax.train import checkpoint, history, loop
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
 from kind_jax.train.loop import train
@@ -143,6 +144,11 @@ def test_a_folder_that_a_living_process_holds_is_refused(whole_run):
     ("change", "message"),
     [
         ({"model": {"num_classes": 7}}, "model.num_classes is 7.*has 10 classes"),
+        (
+            {"model": {"size": 16, "channels": 3, "num_classes": 7}},
+            r"make images \(16, 16, 3\), .* has \(8, 8, 1\); model.num_classes is 7, .* has 10 classes; "
+            r"--model.size 8 --model.channels 1 --model.num-classes 10 would fit the data\.$",
+        ),
         ({"model": {"size": 16}}, r"make images \(16, 16, 1\).*has \(8, 8, 1\)"),
         ({"train": {"batch": 12}}, "train.batch is 12.*multiple of the 8"),
     ],
@@ -151,6 +157,32 @@ def test_settings_that_do_not_fit_the_data_or_the_mesh(tmp_path, change, message
     with pytest.raises(UserError, match=message):
         train(tiny.change(CONFIG, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_host_is_one_step_ahead_of_the_device(tmp_path, monkeypatch):
+    """So a run that is asked to stop has little left to do, and a device still has its next step at once."""
+    steps = []
+
+    def after(self, step, result):
+        steps.append(result["loss"])
+        assert all(loss.is_ready() for loss in steps[:-1])
+
+    monkeypatch.setattr(loop.Profile, "after", after)
+    train(tiny.change(CONFIG, train={"log_every": 40, "sample_every": 0}), tmp_path / "run")
+    assert len(steps) == 40
+
+
+def test_a_log_file_hears_at_once_what_goes_on(tmp_path, capsys):
+    config = tiny.change(CONFIG, train={"steps": 2, "log_every": 1, "sample_every": 0})
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(states.abstract(config).collections))
+    for done, begins in ((0, "making the weights of step 0 ..."), (1, "reading the checkpoint of step 1 ...")):
+        train(config, tmp_path / "run", stop_after=done + 1)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "opening the data set digits ..."
+        assert lines[1].startswith(f"{parameters:,} parameters: learngenes ")
+        assert lines[2] == begins
+        assert lines[-3] == "compiling the training step ..."
+        assert re.fullmatch(rf"step {done + 1}/2 after \d+ s  loss \d\.\d{{4}}", lines[-2])
 
 
 @pytest.mark.slow

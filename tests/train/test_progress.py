@@ -33,6 +33,28 @@ def test_plain_lines_leave_compilation_out_of_the_speed(monkeypatch):
     ]
 
 
+def test_the_first_step_is_told_and_starts_the_clock():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(3000, 0, 64, stream=stream, clock=clock) as progress:
+        clock.now = 23.4
+        progress.begin(1, 1.25, 23.4)
+        assert not progress.silent
+        clock.now += 20.0
+        progress.update(1, 1.25)  # where every step is logged
+        assert progress.steps_per_second is None
+        clock.now += 29.0
+        assert not progress.silent
+        clock.now += 2.0
+        assert progress.silent  # a line is due, however long the logging interval is
+        progress.update(18, 1.0)
+        assert not progress.silent
+    assert stream.getvalue().splitlines() == [
+        "step 1/3000 after 23 s  loss 1.2500",
+        "step 1/3000  loss 1.2500",
+        "step 18/3000  loss 1.0000  3.00 s/step  21 images/s  ETA 2:29:06",
+    ]
+
+
 def test_speed_follows_a_change_of_pace_and_long_runs_show_hours():
     clock, stream = Clock(), io.StringIO()
     with Progress(10_000, 0, 1, stream=stream, clock=clock) as progress:

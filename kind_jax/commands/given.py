@@ -1,0 +1,75 @@
+"""The settings that a command line gives itself, for config files whose other settings follow from them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import typing
+from typing import Any
+
+import pydantic
+
+from kind_jax.commands.console import option
+from kind_jax.commands.repeated import values_of
+from kind_jax.config import Config, presets
+from kind_jax.errors import UserError
+
+
+def base_config(arguments: type, args: list[str], without: Config) -> Config:
+    """The config of ``--config``, whose settings are the defaults of all other options, so it is read first.
+
+    Args:
+      arguments: the dataclass that ``args`` will be parsed as.
+      without: what there is without ``--config``.
+
+    Raises:
+      UserError: as :func:`kind_jax.config.presets.load`.
+    """
+    path = option(args, "--config")
+    if path is None:
+        return without
+    try:
+        return presets.load(path, settings_given(arguments, args))
+    except UserError:
+        if {"-h", "--help"} & set(args):  # which does not need what is missing
+            return without
+        raise
+
+
+def settings_given(arguments: type, args: list[str]) -> dict[str, Any]:
+    """The settings in ``args`` by their dotted names, in their types; what cannot be parsed is left to the parser."""
+    types, found = _types(Config), {}
+    for name, values in values_of(arguments, args).items():
+        setting = name.replace("-", "_")
+        if setting not in types:
+            continue
+        adapter = pydantic.TypeAdapter(types[setting])
+        for guess in (tuple(map(_number, values)), values):  # a number where one is possible, as the parser has it
+            with contextlib.suppress(pydantic.ValidationError):
+                found[setting] = adapter.validate_python(guess if _is_list(types[setting]) else guess[-1])
+                break
+    return found
+
+
+def _number(text: str) -> int | float | bool | str | None:
+    words = {"None": None, "True": True, "False": False}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _is_list(hint: Any) -> bool:
+    return any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
+
+
+def _types(settings: type, prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, hint in typing.get_type_hints(settings).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found |= _types(hint, f"{prefix}{name}.")
+        elif not name.startswith("_"):
+            found[f"{prefix}{name}"] = hint
+    return found
