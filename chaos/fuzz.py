@@ -39,10 +39,11 @@ class _OverdueError(BaseException):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run, its artifact, and a dense model with the official names."""
+    """A finished run, its artifact, the same with other names of classes, and a dense model with the official names."""
 
     directory: Path
     artifact: Path
+    named: Path
     dense: Path
 
 
@@ -60,7 +61,9 @@ def make_run(config: Config, folder: Path) -> Run:
 
     run = run_in(folder)
     train(config, run.directory)
-    export(open_bundle(run.directory), run.artifact)
+    bundle = open_bundle(run.directory)
+    export(bundle, run.artifact)
+    export(dataclasses.replace(bundle, class_names=lines.CLASS_NAMES), run.named)
     plain = change(config.model, factor={"projections": ()}, learn_sigma=True)
     state = official.to_state_dict(plain, model.init(plain, 0)["params"])
     safetensors.numpy.save_file({name: np.ascontiguousarray(a) for name, a in state.items()}, run.dense)
@@ -69,7 +72,7 @@ def make_run(config: Config, folder: Path) -> Run:
 
 def run_in(folder: Path) -> Run:
     """Where :func:`make_run` puts what it makes."""
-    return Run(directory=folder / "run", artifact=folder / "art", dense=folder / lines.DENSE)
+    return Run(directory=folder / "run", artifact=folder / "art", named=folder / "named", dense=folder / lines.DENSE)
 
 
 def fuzz_lines(whole: Run, scratch: Path, cases: int, seed: int, *, first: int = 0) -> Outcome:
@@ -87,7 +90,7 @@ def fuzz_lines(whole: Run, scratch: Path, cases: int, seed: int, *, first: int =
     failures, codes, start = [], [], _peak()
     for case in range(first, first + cases):
         place = (scratch / f"case_{case}").resolve()
-        lines.lay_out(place, whole.directory, whole.artifact, whole.dense)
+        lines.lay_out(place, whole.directory, whole.artifact, whole.named, whole.dense)
         line = lines.draw(np.random.default_rng([seed, case]), place)
         code, problems = _try(line, place)
         codes.append(code)

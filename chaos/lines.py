@@ -41,6 +41,11 @@ NO_CLASSES = (
     "9" * 5000, "0-" + "9" * 5000, "\x1b[2J", "0-999999", "1\n2", "1;2", "0-9-9",
 )  # fmt: skip
 
+# Names that a careless parser would take for something else.
+CLASS_NAMES = (
+    "two words", "big, red", "a-b", "big", "red", "3-4", "ünïcödé", "--classes", "None", "10",
+)  # fmt: skip
+
 NUMBERS = (
     "0", "1", "2", "3", "7", "64", "-1", "0.5", "1e-9", "-0.0", "nan", "inf", "-inf", "1e999", "1e30", "-1e30",
     "1e-320", "100000", "2147483648", "4294967295", "9223372036854775808", "-9223372036854775809", "9" * 30, "9" * 5000,
@@ -49,7 +54,7 @@ NUMBERS = (
 TEXTS = (
     "", " ", "x", "None", "True", "[]", "{}", "'", '"', "-", "--", "-x", "--=", "=", "ünïcödé", "数字", "🙂", "a\nb",
     "\x1b[2J", "\x07", "\udcff", "x" * 300, "%s%n", "os:getcwd", "nothing.at:all", "3-", "9-2", "0-99999999999",
-    "0-2", "1,2", "euler", "raw", "loss",
+    "0-2", "1,2", "euler", "raw", "loss", "big, red", "3-4",
 )  # fmt: skip
 PATHS = (
     "../../x", "..", ".", "", "/", "~", "/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/no/such/folder",
@@ -60,6 +65,9 @@ PATHS = (
 )  # fmt: skip
 
 DENSE = "dit.safetensors"
+
+# Options of one value: two different ones are a contradiction.
+_SINGLE = ("--out", "--workdir", "--seed", "--rows", "--steps", "--weights", "--count", "--max-params", "--judge-steps")
 
 # These start processes or need packages that may not be here.
 _LEFT_OUT = ("data.workers", "train.tensorboard")
@@ -93,7 +101,8 @@ class Line:
 
 def valid(place: Path) -> dict[str, list[list[str]]]:
     """Lines of every verb that need seconds; ``place`` is laid out by :func:`lay_out`."""
-    run, art, config, dense, new = (str(place / name) for name in ("run", "art", "config.py", DENSE, "new"))
+    run, art, named = (str(place / name) for name in ("run", "art", "named"))
+    config, dense, new = (str(place / name) for name in ("config.py", DENSE, "new"))
     stop = ["--stop-after", "1"]
     sampler = ["--steps", "1", "--seed", "1"]
     return {
@@ -103,17 +112,19 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
             ["--config", config, "--workdir", run, "--resume", "always"],
         ],
         "transfer": [
-            [run, "--workdir", new, "--data.classes", "1", "2", *stop],
+            [run, "--workdir", new, "--data.classes", "1", "--data.classes=2", *stop],
             [art, "--workdir", new, "--transfer.tailors", "mean", "--weights", "ema", *stop],
         ],
         "sample": [
             [art, "--classes", "0-2", "--rows", "1", "--out", f"{new}.png", "--guidance", "1.5", *sampler],
             [run, "--rows", "1", "--method", "heun", "--weights", "raw", *sampler],
+            [named, "--classes", "big, red", "--classes", "0", "None", "--rows", "1", "--out", f"{new}.png", *sampler],
         ],
-        "inspect": [[art, "--classes", "1,2", "--out", f"{new}.png"], [run, "--weights", "ema"]],
+        "inspect": [[named, "--classes", "big,red", "a-b", "--out", f"{new}.png"], [run, "--weights", "ema"]],
         "export": [
             [run, "--out", new, "--classes", "1,2", "--weights", "raw"],
             [art, "--out", new, "--replace"],
+            [named, "--out", new, "--classes=--classes", "--classes", "9"],
             [art, "--to", "stablehlo", "--out", new, "--classes", "1"],
         ],
         "convert": [
@@ -123,9 +134,18 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
         "compose": [
             [art, "--classes", "1", "--out", new, "--max-params", "12k", "--plot", f"{new}.png"],
             [run, "--classes", "1,2", "--out", new, "--rank", "3", "--form", "factored", "--criterion", "energy"],
+            [named, "--classes", "big", "--classes=red", "--out", new],
         ],
-        "grow": [[art, "--fresh", "cat,dog", "--out", new, "--seed", "1"], [run, "--add", art, "--out", new]],
-        "shrink": [[art, "--drop", "0-3", "--out", new], [run, "--drop", "5", "--out", art, "--replace"]],
+        "grow": [
+            [art, "--fresh", "cat,dog", "--fresh", "cow", "--out", new, "--seed", "1"],
+            [run, "--add", named, "--out", new],
+            [named, "--add", run, "--out", new, "--weights", "ema", "--weights=ema"],
+        ],
+        "shrink": [
+            [art, "--drop", "0-3", "--out", new],
+            [run, "--drop", "5", "--drop", "7", "--out", art, "--replace"],
+            [named, "--drop", "two words,3", "--drop", "ünïcödé", "--out", new],
+        ],
         "evaluate": [
             [art, "--count", "50", "--out", new, "--judge-steps", "1", "--batch", "50", *sampler],
             [run, "--count", "50", "--classes", "0-2", "--judge-steps", "1", "--reference", f"{new}.npz", *sampler],
@@ -135,10 +155,11 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
     }
 
 
-def lay_out(place: Path, run: Path, artifact: Path, dense: Path) -> None:
-    """A run, an artifact, others' model and a config file, strange things among them, and a folder to work in."""
+def lay_out(place: Path, run: Path, artifact: Path, named: Path, dense: Path) -> None:
+    """A run, two artifacts, others' model and a config file, strange things among them, and a folder to work in."""
     shutil.copytree(run, place / "run")
     shutil.copytree(artifact, place / "art")
+    shutil.copytree(named, place / "named")
     shutil.copy(dense, place / DENSE)
     (place / "a" / "b").mkdir(parents=True)
     (place / "config.py").write_text(CONFIG)
@@ -179,6 +200,11 @@ def _doomed(rng: np.random.Generator, args: list[str], place: Path) -> Line:
     if listed and rng.random() < 0.7:
         args[listed[0] + 1] = _pick(rng, NO_CLASSES)
         return Line(args=tuple(args), doomed=True)
+    once = [i for i, a in enumerate(args) if a in _SINGLE]
+    if once and rng.random() < 0.4:
+        again = _respelt(rng, [args[_pick(rng, once)], "other"])
+        at = _pick(rng, [i for i, a in enumerate(args) if i and a.startswith("--")])  # no value is cut off its option
+        return Line(args=(*args[:at], *again, *args[at:]), doomed=True)
     if "--config" in args and rng.random() < 0.8:
         text = _pick(rng, NO_CONFIGS)
         (place / "config.py").write_bytes(text)
@@ -188,12 +214,12 @@ def _doomed(rng: np.random.Generator, args: list[str], place: Path) -> Line:
 
 def _damage(rng: np.random.Generator, args: list[str], place: Path) -> str:
     """Change a file that the line reads."""
-    files = {"run": ("run/config.json", "run/metrics.jsonl"), "art": ("art",), "config.py": ("settings.json",)}
-    files[DENSE] = (DENSE,)
+    files = {"run": ("run/config.json", "run/metrics.jsonl"), "art": ("art",), "named": ("named",)}
+    files |= {"config.py": ("settings.json",), DENSE: (DENSE,)}
     named = [name for name in files if str(place / name) in args[1:]]
     name = _pick(rng, files[_pick(rng, named)])
     path = place / name
-    if name == "art":
+    if name in ("art", "named"):
         mutate.artifact(rng, path)
     elif rng.random() < 0.1:
         path.unlink()
@@ -248,6 +274,28 @@ def _twice(rng: np.random.Generator, args: list[str], place: Path) -> None:
         args[at:at] = args[at : at + int(rng.integers(1, 3))]
 
 
+def _again(rng: np.random.Generator, args: list[str], place: Path) -> None:
+    """An option once more, spelt in another way, with the same values or others."""
+    spots = [i for i, a in enumerate(args) if a.startswith("--")]
+    if not spots:
+        return
+    start = _pick(rng, spots)
+    stop = next((i for i in range(start + 1, len(args)) if args[i].startswith("--")), len(args))
+    values = args[start + 1 : stop]
+    if rng.random() < 0.6:
+        values = [_pick(rng, CLASS_NAMES) if rng.random() < 0.4 else _absurd(rng, place, v) for v in values]
+    at = _pick(rng, [*spots, len(args)])
+    args[at:at] = _respelt(rng, [args[start], *values])
+
+
+def _respelt(rng: np.random.Generator, option: list[str]) -> list[str]:
+    """An option and its values, written as the parser takes it too."""
+    name, values = option[0], option[1:]
+    if rng.random() < 0.5:
+        name = f"--{name[2:].replace('-', '_')}"
+    return [f"{name}={values[0]}", *values[1:]] if values and rng.random() < 0.5 else [name, *values]
+
+
 def _swap(rng: np.random.Generator, args: list[str], place: Path) -> None:
     if args:
         i, j = rng.integers(len(args), size=2)
@@ -263,5 +311,5 @@ def _cut(rng: np.random.Generator, args: list[str], place: Path) -> None:
 
 
 _WAYS: tuple[Callable[[np.random.Generator, list[str], Path], None], ...] = (
-    _value, _value, _value, _value, _value, _value, _setting, _drop, _twice, _swap, _insert, _cut,
+    _value, _value, _value, _value, _value, _value, _setting, _drop, _twice, _again, _again, _swap, _insert, _cut,
 )  # fmt: skip

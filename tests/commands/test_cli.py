@@ -179,7 +179,8 @@ def test_mistakes_are_explained(mistake, tmp_path, monkeypatch, capsys):
     ("args", "message"),
     [
         (["--classes", "11"], "class is 11, but it must be between 0 and 9."),
-        (["--classes", "3,x"], "a class of --classes is 'x', but no class has this name: the classes are 0, 1, 2"),
+        (["--classes", "3,x"], "a class of --classes is 'x', but no class has this name: the classes are 0, 1, 2,"),
+        (["--seed", "1", "--seed=2"], "--seed is given twice, as '1' and '2', but it must be given once."),
         (["--classes", "3,3"], "it must name each class once."),
         (["--rows", "0"], "--rows is 0, but it must be 1 or more."),
         (["--method", "ddim"], "sampler.method is 'ddim', but it must be 'euler' or 'heun' for the flow process."),

@@ -110,7 +110,9 @@ def test_repeated_options_mean_all_and_classes_go_by_name(source, tmp_path, caps
         pictures.append(out.read_bytes())
     assert len(set(pictures)) == 1
     assert main(["compose", str(source), "--classes", "b", "--classes", "3", "--out", str(tmp_path / "pair")]) == 0
-    assert open_bundle(tmp_path / "pair").composition.classes == (1, 3)
+    pair = open_bundle(tmp_path / "pair").composition
+    assert pair is not None
+    assert pair.classes == (1, 3)
     assert main(["export", str(source), "--classes", "b", "--classes", "3", "--out", str(tmp_path / "copy")]) == 0
     assert open_bundle(tmp_path / "copy").groups == (1, 3)
     assert main(["sample", str(source), "--seed", "1", "--seed", "2"]) == 2

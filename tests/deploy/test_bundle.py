@@ -1,5 +1,7 @@
 """A model in hand: classes by name, gates in terms of classes, what is refused, and what is seen of it."""
 
+# pyright: reportArgumentType=false
+
 import dataclasses
 from pathlib import Path
 
