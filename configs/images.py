@@ -69,3 +69,8 @@ def _size(side: int, same: bool) -> int:
     if same and side <= LARGEST and side % 4 == 0:
         return side
     return min(LARGEST, max(8, side // 8 * 8))
+
+
+def _steps(tokens: int, width: int) -> int:
+    """About as many as two cores of a laptop take ten minutes for; the power is measured."""
+    return max(1000, round(2400 * (64 * 128**2 / (tokens * width**2)) ** 0.7 / 100) * 100)
