@@ -59,7 +59,13 @@ def get_config(given: Mapping[str, Any]) -> Config:
         data=DataConfig(**{**named, "source": "folder", "held_out": data.held_out, "size": size, "channels": channels}),
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup=100, b2=0.99, clip=1.0),
         train=TrainConfig(
-            steps=2000, batch=64, ema=0.998, log_every=50, checkpoint_every=500, keep=2, sample_every=500
+            steps=_steps((size // patch) ** 2, width),
+            batch=32,
+            ema=0.998,
+            log_every=50,
+            checkpoint_every=500,
+            keep=2,
+            sample_every=500,
         ),
     )
 
