@@ -1,23 +1,17 @@
-"""The paper's settings: class counts as the table's, and every command in docs/imagenet.md is one that exists."""
+"""The paper's settings: class counts as the table's, and docs/imagenet.md has a plan for every launch line."""
 
-import importlib
-import re
-import shlex
 from pathlib import Path
 from typing import get_args
 
+import documents
 import pytest
-import tyro
 
-from kind_jax.cli import VERBS
-from kind_jax.commands import transfer
 from kind_jax.config import change, load_file, published
 from kind_jax.config.published import imagenet
 from kind_jax.data.classes import SIZES, Protocol
 from kind_jax.transfer.plan import plan
 
 ROOT = Path(__file__).parents[2]
-DOC = ROOT / "docs" / "imagenet.md"
 
 
 def config(name):
@@ -63,57 +57,24 @@ def test_a_transfer_config_is_what_transfer_makes_of_it(name, classes):
     assert complete == change(target, transfer={"source": "0" * 64}), "kind-jax plan counts another step than is taken"
 
 
-def commands():
-    """Every kind-jax command in the document's code blocks, as a list of words."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", DOC.read_text(), re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = []
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        remote = [shlex.split(word.partition("=")[2]) for word in words if word.startswith("--command=")]
-        for part in remote or [words]:
-            for start in (i for i, word in enumerate(part) if word == "kind-jax"):
-                end = next((i for i, word in enumerate(part) if i > start and word in ("&&", ";", "|")), len(part))
-                found.append(part[start + 1 : end])
-    return found
-
-
-COMMANDS = commands()
-
-
-class _ParsedError(Exception):
-    """The command line was read; nothing more is to be done."""
+LINES = documents.lines(ROOT / "docs" / "imagenet.md")
+COMMANDS = [words for line in LINES for words in documents.inner(line)]
 
 
 @pytest.fixture
 def parse(monkeypatch):
     """A function: words of a command to what its verb makes of them."""
-    real = tyro.cli
-
-    def stop(*args, **settings):
-        raise _ParsedError(real(*args, **settings))
-
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(tyro, "cli", stop)
-    # Without --config, a transfer takes its settings from the source, which is not here.
-    monkeypatch.setattr(transfer, "_settings_of", lambda source: config(source.name))
-
-    def of(words):
-        with pytest.raises(_ParsedError) as caught:
-            importlib.import_module(f"kind_jax.commands.{words[0]}").run(words[1:])
-        return caught.value.args[0]
-
-    return of
+    return lambda words: documents.parse(words, monkeypatch)
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_command_of_the_document_parses(words, parse):
-    assert words[0] in VERBS
-    parsed = parse(words)
-    if words[0] in ("train", "transfer"):
-        assert parsed.settings.data.path is not None
-        chosen = parsed.settings.data.classes
-        assert chosen is None or len(chosen) == parsed.settings.model.num_classes
+def test_a_launch_line_names_its_data_and_its_classes(parse):
+    launches = [words for words in COMMANDS if words[0] in ("train", "transfer")]
+    assert len(launches) >= 13
+    for words in launches:
+        settings = parse(words).settings
+        assert settings.data.path is not None, words
+        chosen = settings.data.classes
+        assert chosen is None or len(chosen) == settings.model.num_classes, words
 
 
 def devices(settings):

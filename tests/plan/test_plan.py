@@ -145,7 +145,7 @@ def test_asynchronous_pairs_count_once():
 
 
 def flow(kind, members, output, received):
-    traffic = collectives.Traffic(count=1, output=output, received=received)
+    traffic = collectives.Traffic(count=1, output=output, received=float(received))
     return collectives.Collectives(flows={collectives.Flow(kind, tuple(members)): traffic}, unknown_loops=0)
 
 
