@@ -22,6 +22,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 install_import_hook("kind_jax", "beartype.beartype")
 
 
+@pytest.fixture(scope="module")
+def optimised():
+    """For what convolves at length: without optimizations XLA:CPU does it in plain loops, a hundred times slower."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 # A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.
 LONGEST = (
     "train/test_hosts.py", "commands/test_cli.py", "train/test_step.py", "train/test_loop.py", "train/test_init.py",

@@ -123,8 +123,8 @@ class Place:
         vaes.save(folder / "vae")
         rng = np.random.default_rng(0)
         for split, number in (("train", 4), ("test", 2)):
-            for label in range(12):
-                (images := folder / "images" / split / f"class{label:02}").mkdir(parents=True)
+            for name in ("ant", "bee", "bird", "bear", "cat", "cow", "dog", "duck", "fox", "hen", "owl", "pig"):
+                (images := folder / "images" / split / name).mkdir(parents=True)
                 for i in range(number):
                     Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(images / f"{i}.png")
 

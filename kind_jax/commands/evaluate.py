@@ -12,6 +12,8 @@ from kind_jax.commands.console import Classes, chosen, say_paths, table, typed, 
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from kind_jax.config import DataConfig
+    from kind_jax.evaluate.evaluation import Data
     from kind_jax.evaluate.extractor import Extractor
     from kind_jax.evaluate.generate import Plan
 
@@ -39,6 +41,9 @@ class Arguments:
     data_path: Annotated[Path | None, tyro.conf.arg(name="data.path")] = None
     """Where the run's data set is; default: as the run's config says. An artifact knows the last part of the path at
     most."""
+    data: str | None = None
+    """Real images in place of the run's: a folder with a folder of images a class, or digits, glyphs, textures. For a
+    model that has grown, whose own data set lacks its new classes; classes are found by their names."""
     classes: Classes = ()
     """Classes by number, range or name, like 3,7 or 0-4 or cat,dog, equally often; default: all that the model serves.
     What reads as a number is a number, also where it is another class's name."""
@@ -55,7 +60,9 @@ class Arguments:
     batch: int = 256
     """Images drawn at a time, over all devices; the noise depends on it."""
     judge_steps: int | None = None
-    """Training steps of the judge; default: those that report takes."""
+    """Training steps of the judge; default: by the number of images, as report."""
+    judge_bound: float | None = None
+    """Share of held-out real images that the judge must be right on, or it is refused; default: 0.8."""
     vae: Path | None = None
     """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
     if its folder exists."""
@@ -94,15 +101,16 @@ def run(args: list[str]) -> int:
             f"the model draws {plan.shape[-1]} channels, but metrics need images in grey or RGB; of latents, --vae DIR "
             "makes images."
         )
-    if parsed.extractor == "judge" and bundle.config.data.source == "latents":
+    data = _data(parsed, bundle.config.data, plan.shape)
+    if parsed.extractor == "judge" and data.config.source == "latents":
         raise UserError(
             "--extractor is judge, which learns from real images, but the data set of the run holds latents, so it "
-            "must be inception or your own."
+            "must be inception or your own, or --data must name images."
         )
     extractor, details, dims = _given(parsed, plan.shape)
     check_count(plan.count, dims, "--count")
     if parsed.reference is None:
-        reference = evaluation.real_images(plan, plan.classes, "train")
+        reference = evaluation.real_images(plan, data, plan.classes, "train")
     else:
         reference = open_reference_file(parsed.reference, plan.shape)
     if reference.most is not None:
@@ -112,7 +120,7 @@ def run(args: list[str]) -> int:
         reference.check(extractor)
 
     out = parsed.out or _default_folder(parsed.source)
-    compared = details.pop("name"), str(parsed.reference) if parsed.reference else None
+    compared = details.pop("name"), str(parsed.reference) if parsed.reference else parsed.data
     check_record(out, *compared)
     check_folder(out, plan.settings)  # before the lock, which creates the folder
     with run_lock(out):
@@ -120,11 +128,13 @@ def run(args: list[str]) -> int:
         sweep(out / "shards")
         check_record(out, *compared)
         if extractor is None:
-            extractor = _judge(parsed, plan, out, details)
+            extractor = _judge(parsed, plan, data, out, details)
         if isinstance(reference, ReferenceFile):
             reference.check(extractor)
         shards = open_shards(plan, out)
-        record = evaluation.measure(plan, shards, extractor, reference, source=parsed.source, details=details)
+        record = evaluation.measure(
+            plan, shards, extractor, reference, source=parsed.source, details=details, data=data
+        )
     _say(record, out)
     return 0
 
@@ -137,6 +147,23 @@ def _check(parsed: Arguments) -> None:
         raise UserError(f"--inception-weights is given, but --extractor is {parsed.extractor} and must be inception.")
     if parsed.judge_steps is not None and (parsed.judge_steps < 1 or parsed.extractor != "judge"):
         raise UserError(f"--judge-steps is {parsed.judge_steps}, but it must be 1 or more, for the judge alone.")
+    if parsed.judge_bound is not None and (not 0 <= parsed.judge_bound <= 1 or parsed.extractor != "judge"):
+        raise UserError(f"--judge-bound is {parsed.judge_bound}, but it must be between 0 and 1, for the judge alone.")
+
+
+def _data(parsed: Arguments, config: DataConfig, shape: tuple[int, int, int]) -> Data:
+    """Where the real images are."""
+    from kind_jax.config import DataConfig
+    from kind_jax.evaluate.evaluation import Data
+
+    if parsed.data is None:
+        return Data(config=config)
+    if parsed.data in ("digits", "glyphs", "textures"):
+        return Data(config=DataConfig(source=parsed.data, flip=config.flip), path=parsed.data)
+    if shape[0] != shape[1]:
+        raise UserError(f"--data is {parsed.data!r}, but a folder is for models of square images, not {shape}.")
+    given = DataConfig(source="folder", path=parsed.data, size=shape[0], channels=shape[2], flip=config.flip)  # pyright: ignore[reportArgumentType]
+    return Data(config=given, path=parsed.data)
 
 
 def _default_folder(source: Path) -> Path:
@@ -146,14 +173,13 @@ def _default_folder(source: Path) -> Path:
 
 def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | None, dict[str, Any], int]:
     """The extractor (None: the judge, trained later), what the record says of it, and its number of features."""
-    from kind_jax.evaluate import inception_net, judge, judge_net
+    from kind_jax.evaluate import inception_net, judge_net
     from kind_jax.evaluate.inception import load_inception
     from kind_jax.evaluate.metrics import check_count
     from kind_jax.evaluate.user_extractor import load_extractor
 
     if parsed.extractor == "judge":
-        steps = parsed.judge_steps or judge.STEPS
-        return None, {"name": "judge", "steps": steps, "seed": 0}, judge_net.FEATURES
+        return None, {"name": "judge", "seed": 0}, judge_net.FEATURES
     if parsed.extractor == "inception":
         assert parsed.inception_weights is not None
         check_count(parsed.count, inception_net.POOL, "--count")  # before 90 MB are read
@@ -164,39 +190,72 @@ def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | 
     return found, {"name": found.name, **details}, found.dims
 
 
-def _judge(parsed: Arguments, plan: Plan, out: Path, details: dict[str, Any]) -> Extractor:
-    from kind_jax.evaluate import evaluation, judge
+def _judge(parsed: Arguments, plan: Plan, data: Data, out: Path, details: dict[str, Any]) -> Extractor:
+    """The judge, trained or read back; adds what the record says of it to ``details``."""
+    from kind_jax.evaluate.extractor import JudgeExtractor
+    from kind_jax.evaluate.judge import BOUND
+    from kind_jax.evaluate.judged import judge_data
     from kind_jax.evaluate.shards import JUDGE
 
     # The report of a run keeps its judge there too.
-    shared = (parsed.source / "config.json").is_file() and details["steps"] == judge.STEPS
-    cache = (parsed.source if shared else out) / JUDGE
-    if not cache.exists():
-        print("training the judge, a classifier of real images ...", flush=True)
-    return evaluation.judge_extractor(plan, steps=details["steps"], cache=cache)
+    shared = (parsed.source / "config.json").is_file() and parsed.judge_steps is None and parsed.data is None
+    bound = BOUND if parsed.judge_bound is None else parsed.judge_bound
+    judge = judge_data(
+        data.config,
+        plan.bundle.class_names,
+        plan.shape,
+        cache=(parsed.source if shared else out) / JUDGE,
+        steps=parsed.judge_steps,
+        bound=bound,
+        path=data.path,
+    ).judge
+    tried = judge.held_out
+    assert tried is not None  # or it was refused
+    details["steps"], details["bound"] = judge.steps, bound
+    details["held_out"] = {
+        "accuracy": tried.accuracy, "interval": list(tried.interval), "images": tried.images, "from": tried.origin
+    }  # fmt: skip
+    print(f"the judge itself is {tried}", flush=True)
+    return JudgeExtractor(judge=judge)
 
 
 def _say(record: dict[str, Any], out: Path) -> None:
     from kind_jax.evaluate import evaluation
+    from kind_jax.evaluate.judge import BOUND
     from kind_jax.evaluate.record import FILE_NAME
 
-    samples, baseline = record["samples"], record["baseline"]
-    held_out = baseline.get("metrics", {})
-    rows = [
-        (name, _figure(name, value), _figure(name, held_out[name]) if name in held_out else "-")
-        for name, value in record["metrics"].items()
-    ]
+    samples, baseline, extractor = record["samples"], record["baseline"], record["extractor"]
+    rows = [(name, *(_cell(name, of) for of in (record, baseline))) for name in record["metrics"]]
     header = ("metric", f"{samples['count']} samples", f"{baseline.get('count', 'no')} held-out images")
     which, sampler = samples["weights"], samples["sampler"]
     title = (
         f"step {which['step']}, {which['which']} weights, {sampler['method']} {sampler['steps']} steps, guidance "
-        f"{sampler['guidance']:g}, extractor {record['extractor']['name']}"
+        f"{sampler['guidance']:g}, extractor {extractor['name']}"
     )
     table(title, header, rows)
+    print("in brackets: 95 % intervals over draws of as many images, with the same judge and reference")
+    if "held_out" in extractor:
+        tried = extractor["held_out"]
+        low, high = tried["interval"]
+        print(
+            f"class accuracy is what the judge sees, which itself is right on {tried['accuracy']:.1%} [{low:.1%}, "
+            f"{high:.1%}] of {tried['images']:,} held-out images ({tried['from']})"
+        )
+        if extractor["bound"] < BOUND:
+            print(f"--judge-bound was lowered from {BOUND:.0%} to {extractor['bound']:.0%}")
     if "none" in baseline:
         print(f"no baseline of real images: {baseline['none']}")
     paths = {"record": FILE_NAME, "samples": evaluation.SAMPLES, "grid": evaluation.GRID}
     say_paths("written", {name: out / file for name, file in paths.items()})
+
+
+def _cell(name: str, of: dict[str, Any]) -> str:
+    """A metric of a record or its baseline, with its interval."""
+    if name not in of.get("metrics", {}):
+        return "-"
+    interval = of["intervals"].get(name)
+    brackets = f" [{', '.join(_figure(name, bound) for bound in interval)}]" if interval else ""
+    return f"{_figure(name, of['metrics'][name])}{brackets}"
 
 
 def _figure(name: str, value: float) -> str:

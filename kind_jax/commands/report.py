@@ -14,7 +14,9 @@ from kind_jax.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from kind_jax.data.dataset import Source
     from kind_jax.deploy.bundle import Bundle
+    from kind_jax.evaluate.quality import Measured
     from kind_jax.report import Section
 
 ROWS = 6
@@ -32,6 +34,10 @@ class Arguments:
     """Seed of the noise; all grids start from the same noise."""
     count: int = 500
     """Samples behind each figure; up to the number of held-out images, distances compare fairly."""
+    judge_steps: int | None = None
+    """Training steps of the judge; default: by the number of images."""
+    judge_bound: float | None = None
+    """Share of held-out real images that the judge must be right on, or it is refused; default: 0.8."""
 
 
 def run(args: list[str]) -> int:
@@ -43,6 +49,10 @@ def run(args: list[str]) -> int:
         raise UserError(f"--count is {parsed.count}, but distances need 100 samples or more.")
     if not 0 <= parsed.seed < 2**32:
         raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
+    if parsed.judge_steps is not None and parsed.judge_steps < 1:
+        raise UserError(f"--judge-steps is {parsed.judge_steps}, but it must be 1 or more.")
+    if parsed.judge_bound is not None and not 0 <= parsed.judge_bound <= 1:
+        raise UserError(f"--judge-bound is {parsed.judge_bound}, but it must be between 0 and 1.")
     check_file(parsed.out)
 
     from kind_jax.deploy.bundle import open_bundle
@@ -105,10 +115,11 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
     def drawn(condition: str) -> np.ndarray:
         return diversion.draw(config, collections, condition, labels, seed=seed)
 
-    data = open_dataset(config.data, "train").source
-    everything = data.gather(np.arange(min(len(data), 4096)))
-    of_class = [everything["image"][everything["label"] == c][:ROWS] for c in classes]
-    real = np.stack([images[i % len(images)] for i in range(ROWS) for images in of_class])
+    of_class = _some_of_each(open_dataset(config.data, "train").source, classes)
+    blank = np.full(
+        (config.model.size, config.model.size, config.model.channels), -1.0, np.float32
+    )  # of a class without an image
+    real = np.stack([images[i % len(images)] if images else blank for i in range(ROWS) for images in of_class])
     names = ", ".join(bundle.class_names[c] for c in classes)
     grids: list[Section] = [
         Pictures(
@@ -137,65 +148,90 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
     return grids
 
 
+def _some_of_each(source: Source, classes: np.ndarray) -> list[list[np.ndarray]]:
+    """Up to as many images of each class as the grid has rows; folders come class by class, so from anywhere."""
+    import numpy as np
+
+    found: list[list[np.ndarray]] = [[] for _ in classes]
+    order = np.random.default_rng(0).permutation(len(source))
+    for start in range(0, len(order), 1024):
+        records = source.gather(order[start : start + 1024])
+        for images, label in zip(found, classes, strict=True):
+            images.extend(records["image"][records["label"] == label][: ROWS - len(images)])
+        if all(len(images) == ROWS for images in found):
+            break
+    return found
+
+
 def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], Section]:
     """Figures under an offline judge: a classifier trained on the same data set."""
     import numpy as np
 
-    from kind_jax.data.dataset import open_dataset
-    from kind_jax.evaluate.diversion import conditions, diversion
-    from kind_jax.evaluate.judge import train_judge
-    from kind_jax.evaluate.quality import train_vs_test
+    from kind_jax.evaluate import judge_net
+    from kind_jax.evaluate.diversion import conditions, measured_diversion
+    from kind_jax.evaluate.judge import BOUND
+    from kind_jax.evaluate.judged import judge_data
+    from kind_jax.evaluate.quality import measured
+    from kind_jax.evaluate.shards import JUDGE
     from kind_jax.report import Table
 
     config = bundle.config
-
-    def load(split: str) -> tuple[np.ndarray, np.ndarray]:
-        dataset = open_dataset(config.data, split)  # pyright: ignore[reportArgumentType]
-        records = dataset.source.gather(np.arange(len(dataset.source)))
-        return records["image"], records["label"]
-
-    (images, labels), (test_images, test_labels) = load("train"), load("test")
+    bound = BOUND if parsed.judge_bound is None else parsed.judge_bound
+    side, channels = config.model.size, config.model.channels
+    data = judge_data(
+        config.data, bundle.class_names, (side, side, channels), cache=parsed.source / JUDGE,
+        steps=parsed.judge_steps, bound=bound,
+    )  # fmt: skip
+    judge, images = data.judge, data.images
+    print(f"the judge itself is {judge.held_out}", flush=True)
     # The distance grows as samples get fewer, so real images are compared in the same number.
-    some = np.random.default_rng(0).permutation(len(test_images))[: parsed.count]
-    test_images, test_labels = test_images[some], test_labels[some]
-    print("training the judge, a classifier of real images ...", flush=True)
-    judge = train_judge(images, labels, config.model.num_classes, seed=0, cache=parsed.source / "judge.safetensors")
-    real = train_vs_test(judge, images, test_images, test_labels)
-    found = diversion(config, bundle.collections, judge, images, count=parsed.count, seed=parsed.seed)
-    rows = [("real held-out images", f"{real['class_accuracy']:.1%}", f"{real['frechet']:.3f}", "1.00")]
-    for condition, figures in found.items():
-        ratio = figures["frechet"] / real["frechet"]
-        rows.append(
-            (
-                conditions(config)[condition],
-                f"{figures['class_accuracy']:.1%}",
-                f"{figures['frechet']:.3f}",
-                f"{ratio:.2f}",
-            )
-        )
+    some = np.random.default_rng(0).permutation(len(data.held_out))[: parsed.count]
+    found = measured_diversion(config, bundle.collections, judge, images, count=parsed.count, seed=parsed.seed)
+    what = "real held-out images" if data.split else "real images that the judge was not trained on"
+    rows, real = [], None
+    if len(some) > judge_net.FEATURES:
+        real = measured(judge, data.held_out[some], data.held_out_labels[some], images)
+        rows.append((what, *_cells(real, real)))
+    rows += [(conditions(config)[condition], *_cells(figures, real)) for condition, figures in found.items()]
     complete = found["complete"]
+    accuracy, distance, ratio = _cells(complete, real)
     summary = [
-        (
-            "class accuracy of samples",
-            f"{complete['class_accuracy']:.1%} (real held-out images: {real['class_accuracy']:.1%})",
-        ),
-        (
-            "Fréchet distance",
-            f"{complete['frechet']:.3f}, {complete['frechet'] / real['frechet']:.2f} times train vs test",
-        ),
+        ("class accuracy of samples", accuracy),
+        ("the judge itself", str(judge.held_out)),
+        ("Fréchet distance", f"{distance}, {ratio} times train vs test" if ratio else distance),
     ]
     if config.model.factor.projections and "wrong_tailors" in found:
-        follows = found["wrong_tailors"]["follows_tailors"]
-        summary.append(("samples that follow wrong tailors", f"{follows:.1%}"))
+        follows = found["wrong_tailors"]
+        summary.append(("samples that follow wrong tailors", _share(follows, "follows_tailors")))
+    lowered = f" --judge-bound was lowered from {BOUND:.0%} to {bound:.0%}." if bound < BOUND else ""
+    without = (
+        ""
+        if data.split
+        else " There is no test split: the real images are training images that the judge was not trained on, but the "
+        "model was."
+    )
     return summary, Table(
         heading="Where the class knowledge sits",
         header=("samples", "class accuracy", "Fréchet distance to training images", "times train vs test"),
         rows=tuple(rows),
         caption=(
-            f"{parsed.count} unguided samples each, seen by a classifier trained on the same training images. The "
-            "distance is between its 32 features; it is not FID."
+            f"{parsed.count} unguided samples each, seen by a classifier of the training images, itself "
+            f"{judge.held_out}. In brackets: 95 % intervals over draws of as many images.{lowered}{without} The "
+            f"distance is between its {judge_net.FEATURES} features; it is not FID."
         ),
     )
+
+
+def _cells(figures: Measured, real: Measured | None) -> tuple[str, str, str]:
+    """Class accuracy, distance, and the distance in multiples of that of real images."""
+    distance, (low, high) = figures.values["frechet"], figures.intervals["frechet"]
+    ratio = "" if real is None else f"{distance / real.values['frechet']:.2f}"
+    return _share(figures, "class_accuracy"), f"{distance:.3f} [{low:.3f}, {high:.3f}]", ratio
+
+
+def _share(figures: Measured, name: str) -> str:
+    low, high = figures.intervals[name]
+    return f"{figures.values[name]:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def _anatomy(bundle: Bundle) -> list[Section]:

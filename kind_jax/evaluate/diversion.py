@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 
 from kind_jax import model, partition, sampling
 from kind_jax.config import Config
+from kind_jax.evaluate.intervals import wilson
 from kind_jax.evaluate.judge import Judge
-from kind_jax.evaluate.quality import quality
+from kind_jax.evaluate.quality import Measured, measured
 from kind_jax.nn.gate import Gate, learngenes_only
 
 CONDITIONS = {
@@ -81,13 +82,29 @@ def diversion(
 
     ``wrong_tailors`` also says how often the judge sees a class of the tailors' group instead (``follows_tailors``).
     """
+    found = measured_diversion(config, collections, judge, reference, count=count, seed=seed)
+    return {condition: result.values for condition, result in found.items()}
+
+
+def measured_diversion(
+    config: Config,
+    collections: partition.Collections,
+    judge: Judge,
+    reference: Float[np.ndarray, "M H W C"],
+    *,
+    count: int,
+    seed: int,
+) -> dict[str, Measured]:
+    """:func:`diversion` with the interval of each figure."""
     group = np.array(config.model.group_of_class)
     labels = np.arange(count, dtype=np.int32) % config.model.num_classes
     results = {}
     for condition in conditions(config):
         images = draw(config, collections, condition, labels, seed=seed)
-        results[condition] = quality(judge, images, labels, reference)
+        results[condition] = measured(judge, images, labels, reference)
         if condition == "wrong_tailors":
             wrong = another_class(config, labels)
-            results[condition]["follows_tailors"] = float(np.mean(group[judge.predict(images)] == group[wrong]))
+            follows = int(np.sum(group[judge.predict(images)] == group[wrong]))
+            results[condition].values["follows_tailors"] = follows / count
+            results[condition].intervals["follows_tailors"] = wilson(follows, count)
     return results

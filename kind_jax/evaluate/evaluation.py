@@ -6,13 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from kind_jax.config import DataConfig
 from kind_jax.errors import UserError
-from kind_jax.evaluate import adm, generate, judge
-from kind_jax.evaluate.extractor import Extractor, JudgeExtractor
+from kind_jax.evaluate import adm, generate
+from kind_jax.evaluate.extractor import Extractor
 from kind_jax.evaluate.generate import Plan
-from kind_jax.evaluate.metrics import compare, look, needed
+from kind_jax.evaluate.metrics import compare, look, needed, spread
 from kind_jax.evaluate.pixels import dequantise
 from kind_jax.evaluate.progress import counting
 from kind_jax.evaluate.record import make_record, write_record
@@ -21,36 +20,32 @@ from kind_jax.evaluate.shards import Shards
 from kind_jax.images import grid, save_png
 
 SAMPLES, GRID = "samples.npz", "samples.png"
-_JUDGE_IMAGES = 100_000  # held in memory; more say no more to a small classifier
 
 
-def real_images(plan: Plan, classes: tuple[int, ...], split: Any) -> RealImages:
-    """Images of the data set that the config of a plan's bundle names.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where real images are.
+
+    Attributes:
+      config: of the data set.
+      path: what was given in place of that of the model's config; None if nothing was.
+    """
+
+    config: DataConfig
+    path: str | None = None
+
+
+def real_images(plan: Plan, data: Data, classes: tuple[int, ...], split: Any) -> RealImages:
+    """Images of a plan's classes.
 
     Raises:
-      UserError: it cannot be opened, is not the model's, or holds latents.
+      UserError: the data set cannot be opened, lacks a class, has images of another shape, or holds latents.
     """
-    bundle = plan.bundle
-    if bundle.config.data.source == "latents":
-        raise UserError("the data set of the run holds latents, but real images are needed; give --reference.")
-    return open_real(bundle.config.data, split, bundle.class_names, classes, plan.shape)
-
-
-def judge_extractor(plan: Plan, *, steps: int, cache: Path) -> JudgeExtractor:
-    """The offline judge of the data set of a plan's bundle, all classes, trained or read from ``cache``.
-
-    Raises:
-      UserError: the data set cannot be opened, or ``cache`` is no judge.
-    """
-    names = plan.bundle.class_names
-    real = real_images(plan, tuple(range(len(names))), "train")
-    source = real.dataset.source
-    rows = np.arange(len(source))
-    if len(source) > _JUDGE_IMAGES:
-        rows = np.sort(np.random.default_rng(0).permutation(len(source))[:_JUDGE_IMAGES])
-    records = source.gather(rows)
-    found = judge.train_judge(records["image"], records["label"], len(names), seed=0, steps=steps, cache=cache)
-    return JudgeExtractor(judge=found)
+    if data.config.source == "latents":
+        raise UserError(
+            "the data set of the run holds latents, but real images are needed; give --data or --reference."
+        )
+    return open_real(data.config, split, plan.bundle.class_names, classes, plan.shape, data.path)
 
 
 def measure(
@@ -61,12 +56,14 @@ def measure(
     *,
     source: Path,
     details: dict[str, Any],
+    data: Data,
 ) -> dict[str, Any]:
     """Draw what is missing, measure, and write samples.npz, samples.png and evaluation.json into the shards' folder.
 
     Args:
       source: what was evaluated, for the record.
       details: what else the extractor's features depend on, for the record.
+      data: where the held-out images of the baseline are.
 
     Returns:
       The record.
@@ -81,8 +78,9 @@ def measure(
     with counting("measuring the samples", plan.count) as progress:
         drawn = look(extractor, generate.batches(shards), "the samples", progress=progress)
     metrics = compare(extractor.names, drawn, real)
+    intervals = spread(extractor.names, drawn, real, metrics)
     try:
-        held_out = dataclasses.replace(real_images(plan, plan.classes, "test"), limit=plan.count)
+        held_out = dataclasses.replace(real_images(plan, data, plan.classes, "test"), limit=plan.count)
         baseline = _baseline(held_out, extractor, real)
     except UserError as e:
         baseline = {"none": str(e)}
@@ -97,6 +95,7 @@ def measure(
         details=details,
         reference=reference.record(real.count),
         metrics=metrics,
+        intervals=intervals,
         baseline=baseline,
     )
     write_record(shards.folder, record)
@@ -108,7 +107,9 @@ def _baseline(held_out: RealImages, extractor: Extractor, real: Any) -> dict[str
     if held_out.most < needed(extractor.dims):
         return {"none": f"{held_out.most} held-out images are fewer than the {needed(extractor.dims)} needed"}
     seen = look(extractor, held_out, "the held-out images")
-    return {**held_out.record(seen.count), "metrics": compare(extractor.names, seen, real)}
+    metrics = compare(extractor.names, seen, real)
+    intervals = spread(extractor.names, seen, real, metrics)
+    return {**held_out.record(seen.count), "metrics": metrics, "intervals": intervals}
 
 
 def _save_grid(plan: Plan, shards: Shards) -> None:

@@ -29,7 +29,8 @@ def gaussian_fit(
     return mean, centred.T @ centred / (count - 1)
 
 
-def _square_root(covariance: Float64[np.ndarray, "D D"]) -> Float64[np.ndarray, "D D"]:
+def square_root(covariance: Float64[np.ndarray, "D D"]) -> Float64[np.ndarray, "D D"]:
+    """The symmetric root of a covariance, which may be singular."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     # Rounding leaves eigenvalues of about ±eps where a zero belongs; its root, 1e-8, would be no longer negligible.
     floor = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
@@ -48,7 +49,7 @@ def frechet_distance(
     The trace of the last root is the sum of the singular values of A^½ B^½: those are the roots of the eigenvalues of
     A^½ B A^½, found without squaring the condition number. Singular covariances are fine.
     """
-    root_trace = np.linalg.svd(_square_root(cov_a) @ _square_root(cov_b), compute_uv=False).sum()
+    root_trace = np.linalg.svd(square_root(cov_a) @ square_root(cov_b), compute_uv=False).sum()
     offset = mean_a - mean_b
     distance = offset @ offset + np.trace(cov_a) + np.trace(cov_b) - 2.0 * root_trace
     return max(float(distance), 0.0)  # rounding may end a hair below zero

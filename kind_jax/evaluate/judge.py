@@ -1,8 +1,9 @@
 """An independent judge of class-conditional samples: a classifier trained on the real images, offline.
 
 Its feature space belongs to one data set and one training, so a Fréchet distance in it is *not* FID: it compares
-models on the same data with the same judge, and nothing else. N: images, L = N: labels, H: height, W: width,
-C: channels.
+models on the same data with the same judge, and nothing else. A judge that is often wrong gives wrong figures, so it is
+first tried on real images that it was not trained on, and refused below a bound. N: images, L = N: labels, M and T:
+held-out images and their labels, H: height, W: width, C: channels.
 """
 
 import dataclasses
@@ -12,16 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from kind_jax.errors import UserError
 from kind_jax.evaluate import judge_file, judge_net, judge_train
+from kind_jax.evaluate.judge_file import HeldOut
 from kind_jax.evaluate.judge_net import Params
+from kind_jax.evaluate.progress import counting
 
-STEPS = 800
-_RECIPE = 1  # to be raised with every change of network or training, so that cached judges are trained anew
+BOUND = 0.8
+"""Held-out accuracy below which a judge is refused."""
+HELD_OUT_SHARE = 0.15
+"""Of each class's images, held out of the judge's training where no held-out images are given."""
+_RECIPE = 2  # to be raised with every change of network or training, so that cached judges are trained anew
 _BATCH = 256
 
 
@@ -33,13 +38,17 @@ class Judge:
       params: weights of :class:`~kind_jax.evaluate.judge_net.JudgeNet`.
       shape: (H, W, C) of the images that it judges.
       num_classes: classes that it tells apart.
-      fingerprint: SHA-256 of all that it was trained from (images, labels, classes, seed, steps).
+      fingerprint: SHA-256 of all that it was trained and tried with (images, labels, classes, seed, steps).
+      held_out: how often it is right on real images that it was not trained on; None if it was never tried.
+      steps: of its training.
     """
 
     params: Params
     shape: tuple[int, int, int]
     num_classes: int
     fingerprint: str
+    held_out: HeldOut | None = None
+    steps: int = 0
 
     def features(self, images: Float[np.ndarray | jax.Array, "N H W C"]) -> Float32[np.ndarray, "N 32"]:
         """What the last hidden layer sees in images in [-1, 1].
@@ -85,19 +94,19 @@ class Judge:
         Raises:
           UserError: the file cannot be written.
         """
-        facts = judge_file.Facts(shape=self.shape, num_classes=self.num_classes, fingerprint=self.fingerprint)
-        judge_file.write(path, self.params, facts)
+        facts = {name: getattr(self, name) for name in judge_file.Facts.model_fields}
+        judge_file.write(path, self.params, judge_file.Facts(**facts))
 
     @classmethod
     def load(cls, path: str | Path) -> "Judge":
         """Read what :meth:`save` wrote.
 
         Raises:
-          UserError: the file is absent, damaged, no judge, or its tensors differ from the network's in name, shape
-            or dtype, or are not finite.
+          UserError: the file is absent, damaged, no judge, does not say how often it is right, or its tensors differ
+            from the network's in name, shape or dtype, or are not finite.
         """
         facts, params = judge_file.read(path)
-        return cls(params=params, shape=facts.shape, num_classes=facts.num_classes, fingerprint=facts.fingerprint)
+        return cls(params=params, **{name: getattr(facts, name) for name in judge_file.Facts.model_fields})
 
 
 @functools.lru_cache
@@ -122,11 +131,40 @@ def _check_labels(labels: np.ndarray, count: int, num_classes: int) -> None:
         raise UserError(f"The judge got the label {wrong[0]}, but labels must be 0 to {num_classes - 1}.")
 
 
-def _fingerprint(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, steps: int) -> str:
-    digest = hashlib.sha256(repr((_RECIPE, images.shape, num_classes, seed, steps)).encode())
-    digest.update(np.ascontiguousarray(images).tobytes())
-    digest.update(np.ascontiguousarray(labels).tobytes())
+def _fingerprint(*parts: np.ndarray, settings: tuple[object, ...]) -> str:
+    digest = hashlib.sha256(repr((_RECIPE, *(a.shape for a in parts), *settings)).encode())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
+
+
+def hold_out(labels: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+    """Which images are held out of a judge's training where no others are given: a share of every class.
+
+    At least one image of a class that has two; the choice follows from the labels alone.
+    """
+    chosen, rng = np.zeros(len(labels), bool), np.random.default_rng(0)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        chosen[rows[: max(1, round(HELD_OUT_SHARE * len(rows)))]] = len(rows) > 1
+    return chosen
+
+
+def check_bound(judge: Judge, bound: float) -> None:
+    """Refuse a judge that is right on fewer held-out images than ``bound``.
+
+    Raises:
+      UserError: naming the accuracy and the bound; or the bound is not between 0 and 1.
+    """
+    if not 0 <= bound <= 1:
+        raise UserError(f"--judge-bound is {bound}, but it must be between 0 and 1.")
+    if judge.held_out is None:
+        raise UserError("The judge was never tried on held-out images, but its accuracy must be known.")
+    if judge.held_out.accuracy < bound:
+        raise UserError(
+            f"The judge is {judge.held_out}, but it must be right on {bound:.0%} or its figures mean little: train it "
+            f"longer (--judge-steps, {judge.steps} now), give it more images, or knowingly lower --judge-bound."
+        )
 
 
 def train_judge(
@@ -135,34 +173,69 @@ def train_judge(
     num_classes: int,
     *,
     seed: int,
-    steps: int = STEPS,
+    steps: int | None = None,
     cache: str | Path | None = None,
+    held_out: tuple[Float[np.ndarray | jax.Array, "M H W C"], Int[np.ndarray | jax.Array, " T"]] | None = None,
+    bound: float = BOUND,
+    flip: bool = False,
+    show: bool = False,
 ) -> Judge:
-    """Train a judge on real images in [-1, 1]; the same arguments give the same judge.
+    """Train a judge on real images in [-1, 1] and try it on others; the same arguments give the same judge.
 
-    With ``cache``, a judge saved there from the very same images, labels, classes, seed and steps is loaded instead,
-    and a newly trained one is saved there.
+    With ``cache``, a judge saved there from the very same arguments is loaded instead, and a newly trained one is saved
+    there, whether or not it is then refused.
+
+    Args:
+      steps: of training; None follows the images (:func:`kind_jax.evaluate.judge_train.default_steps`).
+      held_out: images and labels that the judge is tried on; None takes a share of every class's ``images``, which it
+        is then not trained on (:func:`hold_out`).
+      bound: accuracy on the held-out images below which the judge is refused.
+      flip: whether a mirrored image shows the same class; half of the images are then mirrored in training.
+      show: whether to print how far the training is.
 
     Raises:
-      UserError: labels that do not fit, images that are not finite, or a cache file that is no judge.
+      UserError: labels that do not fit, images that are not finite, none to hold out, a judge below the bound, or a
+        cache file that is no judge.
     """
     values, targets = np.asarray(images, np.float32), np.asarray(labels, np.int32)
     shape = (values.shape[1], values.shape[2], values.shape[3])
     _check_images(values, shape)
     _check_labels(targets, len(values), num_classes)
-    fingerprint = _fingerprint(values, targets, num_classes, seed, steps)
+    if held_out is None:
+        chosen = hold_out(targets)
+        real, share = (values[chosen], targets[chosen]), HELD_OUT_SHARE
+        values, targets = values[~chosen], targets[~chosen]
+        if not chosen.any():
+            raise UserError("The judge got one image a class, but some class needs two, so that one can be held out.")
+    else:
+        real, share = (np.asarray(held_out[0], np.float32), np.asarray(held_out[1], np.int32)), None
+        _check_images(real[0], shape)
+        _check_labels(real[1], len(real[0]), num_classes)
+    steps = judge_train.default_steps(len(values), shape) if steps is None else steps
+    fingerprint = _fingerprint(values, targets, *real, settings=(num_classes, seed, steps, share, flip))
     if cache is not None and Path(cache).exists() and judge_file.read_facts(cache).fingerprint == fingerprint:
-        return Judge.load(cache)
-    init_key, train_key = jax.random.split(jax.random.key(seed))
-    params = judge_train.fit(
-        _graph(shape, num_classes),
-        judge_net.init(shape, num_classes, init_key),
-        jnp.asarray(values),
-        jnp.asarray(targets),
-        train_key,
-        steps,
-    )
-    judge = Judge(params=params, shape=shape, num_classes=num_classes, fingerprint=fingerprint)
-    if cache is not None:
-        judge.save(cache)
+        judge = Judge.load(cache)
+    else:
+        params = _fit(values, targets, num_classes, seed=seed, steps=steps, flip=flip, show=show)
+        judge = Judge(params=params, shape=shape, num_classes=num_classes, fingerprint=fingerprint, steps=steps)
+        right = int(np.sum(judge.predict(real[0]) == real[1]))
+        judge = dataclasses.replace(judge, held_out=HeldOut(right=right, images=len(real[0]), share=share))
+        if cache is not None:
+            judge.save(cache)
+    check_bound(judge, bound)
     return judge
+
+
+def _fit(
+    images: np.ndarray, labels: np.ndarray, num_classes: int, *, seed: int, steps: int, flip: bool, show: bool
+) -> Params:
+    graph = _graph(images.shape[1:], num_classes)
+    params = judge_net.init(images.shape[1:], num_classes, jax.random.split(jax.random.key(seed))[0])
+    if not show:
+        return judge_train.fit(graph, params, images, labels, seed=seed, steps=steps, flip=flip)
+    with counting("training the judge, a classifier of real images", steps * judge_train.BATCH) as count:
+
+        def progress(done: int, accuracy: float) -> None:
+            count(done * judge_train.BATCH, f"right on {accuracy:.0%} of them")
+
+        return judge_train.fit(graph, params, images, labels, seed=seed, steps=steps, flip=flip, progress=progress)

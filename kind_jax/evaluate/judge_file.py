@@ -1,5 +1,7 @@
 """The judge on disk: one safetensors file, checked against the network in names, shapes, dtypes and values."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from flax import traverse_util
 
 from kind_jax.errors import UserError
 from kind_jax.evaluate import judge_net
+from kind_jax.evaluate.intervals import Interval, wilson
 from kind_jax.evaluate.judge_net import Params
 from kind_jax.files import atomic_write_bytes
 from kind_jax.untrusted import documents, tensors
@@ -21,14 +24,61 @@ _KEY = "kind_jax.judge"
 _Size = Annotated[int, pydantic.Field(ge=1, le=16_384)]
 
 
-class Facts(pydantic.BaseModel):
-    """What the file says about the judge beside its weights."""
-
+class _Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class HeldOut(_Strict):
+    """How often the judge is right on real images that it was not trained on.
+
+    Attributes:
+      right: images in which it sees the class of their label.
+      images: all held-out images.
+      share: of each class's training images that was held out; None where images of their own were given.
+    """
+
+    right: Annotated[int, pydantic.Field(ge=0)]
+    images: Annotated[int, pydantic.Field(ge=1)]
+    share: Annotated[float, pydantic.Field(gt=0, lt=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> HeldOut:
+        if self.right > self.images:
+            raise ValueError(f"right is {self.right}, but it must be at most images, which is {self.images}")
+        return self
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the held-out images that it is right on."""
+        return self.right / self.images
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the accuracy."""
+        return wilson(self.right, self.images)
+
+    @property
+    def origin(self) -> str:
+        """Which images were held out, in words."""
+        if self.share is None:
+            return "the test split"
+        return f"{self.share:.0%} of the training images, of every class, which the judge was not trained on"
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"right on {self.accuracy:.1%} [{low:.1%}, {high:.1%}] of {self.images:,} held-out images ({self.origin})"
+        )
+
+
+class Facts(_Strict):
+    """What the file says about the judge beside its weights; ``held_out`` and ``steps`` are absent from old files."""
 
     shape: tuple[_Size, _Size, _Size]
     num_classes: Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
     fingerprint: Annotated[str, pydantic.Field(max_length=64)]
+    held_out: HeldOut | None = None
+    steps: Annotated[int, pydantic.Field(ge=0)] = 0
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -76,6 +126,10 @@ def read(path: str | Path) -> tuple[Facts, Params]:
     for name, tensor in found.items():
         if not np.isfinite(tensor).all():
             raise UserError(f"The judge {str(path)!r} has values in {name!r} that are not finite.")
+    if facts.held_out is None:
+        raise UserError(
+            f"The judge {str(path)!r} does not say how often it is right on held-out images; train it anew."
+        )
     return facts, traverse_util.unflatten_dict({keys: jnp.asarray(found[_name(keys)]) for keys in wanted})
 
 

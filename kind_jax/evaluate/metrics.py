@@ -9,16 +9,19 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from kind_jax.errors import UserError
+from kind_jax.evaluate import intervals
 from kind_jax.evaluate.extractor import Extractor, MetricNames
 from kind_jax.evaluate.frechet import frechet_distance
+from kind_jax.evaluate.intervals import Interval
 from kind_jax.evaluate.moments import Gaussian, Moments
-from kind_jax.evaluate.neighbours import precision_recall
+from kind_jax.evaluate.neighbours import precision_recall, recall
 from kind_jax.evaluate.pixels import dequantise
 
 BATCH = 256
 SPLIT = 5000
 REFERENCE_IMAGES = 10_000
 """Images of a reference that precision and recall are measured against, as in ADM's reference batches."""
+_EFFECTS = 10_000  # images that the interval of a distance is computed from
 
 Batches = Iterable[tuple[UInt8[np.ndarray, "_ H W C"], Int[np.ndarray, " _"] | None]]
 
@@ -29,16 +32,23 @@ class Seen:
 
     Attributes:
       kept: pool features, of all images or of a random part.
-      score: see :class:`Score`.
-      accuracy: share of images in which the extractor sees the class of their label.
+      kept_spatial: spatial features of a random part.
+      score: see :class:`Score`; with its interval.
+      right: images in which the extractor sees the class of their label, of those that are labelled.
     """
 
     count: int
     pool: Gaussian
     spatial: Gaussian | None = None
     kept: Float32[np.ndarray, "N D"] | None = None
-    score: float | None = None
-    accuracy: float | None = None
+    kept_spatial: Float32[np.ndarray, "P S"] | None = None
+    score: tuple[float, Interval] | None = None
+    right: tuple[int, int] | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labelled images that it is right on."""
+        return None if self.right is None else self.right[0] / self.right[1]
 
 
 class Score:
@@ -48,7 +58,8 @@ class Score:
     """
 
     def __init__(self, split: int = SPLIT) -> None:
-        self._split, self._waiting, self._scores = split, np.zeros((0, 0), np.float32), list[float]()
+        self._split, self._waiting = split, np.zeros((0, 0), np.float32)
+        self._scores = list[tuple[float, float]]()  # of each split, with the variance of its score
 
     def add(self, probabilities: Float[np.ndarray, "N K"]) -> None:
         """N more rows, in order."""
@@ -59,17 +70,26 @@ class Score:
 
     def value(self) -> float:
         """The score of all rows so far."""
+        return self.measured()[0]
+
+    def measured(self) -> tuple[float, Interval]:
+        """The score of all rows so far, and its interval."""
         rest = [_split_score(self._waiting)] if len(self._waiting) else []
-        return float(np.mean(self._scores + rest))
+        scores, variances = zip(*self._scores, *rest, strict=True)
+        value = float(np.mean(scores))
+        return value, intervals.around(value, float(np.sqrt(np.sum(variances))) / len(scores), lowest=1.0)
 
 
-def _split_score(probabilities: np.ndarray) -> float:
+def _split_score(probabilities: np.ndarray) -> tuple[float, float]:
+    """The score of a split, and its variance: log p(y) moves the mean divergence in second order only."""
     p = probabilities.astype(np.float64)
     marginal = np.broadcast_to(p.mean(axis=0)[None, :], p.shape)
     some = p > 0  # 0 log 0 is 0
     divergence = np.zeros_like(p)
     divergence[some] = p[some] * (np.log(p[some]) - np.log(marginal[some]))
-    return float(np.exp(divergence.sum(axis=1).mean()))
+    each = divergence.sum(axis=1)
+    score = float(np.exp(each.mean()))
+    return score, score**2 * float(each.var(ddof=min(1, len(each) - 1))) / len(each)
 
 
 class _Sample:
@@ -131,7 +151,8 @@ def look(
     Raises:
       UserError: too few images for a Gaussian, or features that are not finite.
     """
-    pool, spatial, score, sample = Moments(), Moments(), Score(), _Sample(keep)
+    pool, spatial, score = Moments(), Moments(), Score()
+    sample, spatial_sample = _Sample(keep), _Sample(_EFFECTS)
     right, labelled, scored = 0, 0, False
     for pixels, labels in batches:
         for start in range(0, len(pixels), BATCH):
@@ -141,6 +162,7 @@ def look(
             sample.add(features.pool)
             if features.spatial is not None:
                 spatial.add(features.spatial)
+                spatial_sample.add(features.spatial)
             if features.probabilities is not None:
                 scored = True
                 score.add(features.probabilities)
@@ -153,8 +175,9 @@ def look(
         pool=pool.fit(what),
         spatial=spatial.fit(what) if spatial.count else None,
         kept=sample.value(),
-        score=score.value() if scored else None,
-        accuracy=right / labelled if labelled else None,
+        kept_spatial=spatial_sample.value() if spatial.count else None,
+        score=score.measured() if scored else None,
+        right=(right, labelled) if labelled else None,
     )
 
 
@@ -171,9 +194,30 @@ def compare(names: MetricNames, samples: Seen, reference: Seen) -> dict[str, flo
     if samples.spatial is not None and reference.spatial is not None:
         found[names.spatial] = _distance(samples.spatial, reference.spatial)
     if samples.score is not None:
-        found[names.score] = samples.score
+        found[names.score] = samples.score[0]
     if samples.kept is not None and reference.kept is not None:
         found["precision"], found["recall"] = precision_recall(reference.kept, samples.kept)
+    return found
+
+
+def spread(names: MetricNames, samples: Seen, reference: Seen, metrics: dict[str, float]) -> dict[str, Interval]:
+    """The 95 % interval of each metric that :func:`compare` found (:mod:`kind_jax.evaluate.intervals`)."""
+    found: dict[str, Interval] = {}
+    if samples.right is not None:
+        found["class_accuracy"] = intervals.wilson(*samples.right)
+    for name, rows, drawn, real in (
+        (names.frechet, samples.kept, samples.pool, reference.pool),
+        (names.spatial, samples.kept_spatial, samples.spatial, reference.spatial),
+    ):
+        if name in metrics and rows is not None and drawn is not None and real is not None:
+            effects = intervals.frechet_effects(rows[:_EFFECTS], drawn, real)
+            found[name] = intervals.of_mean(metrics[name], effects, samples.count)
+    if samples.score is not None:
+        found[names.score] = samples.score[1]
+    if "recall" in metrics and samples.kept is not None and reference.kept is not None:
+        real, count = reference.kept, len(samples.kept)
+        found["precision"] = intervals.wilson(round(metrics["precision"] * count), count)
+        found["recall"] = intervals.jackknife(metrics["recall"], lambda rows: recall(real, rows), samples.kept)
     return found
 
 

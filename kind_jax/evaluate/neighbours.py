@@ -35,10 +35,8 @@ def _smallest(distances: Float[Array, "A B"], k: int) -> Float[Array, "A k"]:
 
 
 @jax.jit
-def _inside(
-    distances: Float[Array, "A B"], radii_a: Float[Array, " A"], radii_b: Float[Array, " B"]
-) -> tuple[Bool[Array, " A"], Bool[Array, " B"]]:
-    return (distances <= radii_b[None, :]).any(axis=1), (distances <= radii_a[:, None]).any(axis=0)
+def _inside(distances: Float[Array, "A B"], radii: Float[Array, " B"]) -> Bool[Array, " A"]:
+    return (distances <= radii[None, :]).any(axis=1)
 
 
 def _blocks(count: int, block: int) -> Iterator[slice]:
@@ -59,6 +57,24 @@ def _radii(features: Array, k: int, block: int) -> Array:
     return jnp.concatenate(parts)
 
 
+def _covered(points: Array, centres: Array, k: int, block: int) -> Bool[np.ndarray, " A"]:
+    """Which points lie in the manifold of the centres."""
+    radii, found = _radii(centres, k, block), np.zeros(len(points), bool)
+    for rows in _blocks(len(points), block):
+        for columns in _blocks(len(centres), block):
+            found[rows] |= np.asarray(_inside(_squared(points[rows], centres[columns]), radii[columns]))
+    return found
+
+
+def _centred(reference: np.ndarray, samples: np.ndarray, k: int) -> tuple[Array, Array]:
+    for what, features in (("reference", reference), ("samples", samples)):
+        if len(features) <= k:
+            raise UserError(f"precision and recall got {len(features)} images as {what}, but need at least {k + 1}.")
+    centre = np.asarray(reference, np.float64).mean(axis=0)  # distances do not depend on it, but their rounding does
+    real, drawn = (jnp.asarray((a - centre[None, :]).astype(np.float32)) for a in (reference, samples))
+    return real, drawn
+
+
 def precision_recall(
     reference: Float[np.ndarray, "M D"],
     samples: Float[np.ndarray, "N D"],
@@ -71,16 +87,17 @@ def precision_recall(
     Raises:
       UserError: k images or fewer on either side.
     """
-    for what, features in (("reference", reference), ("samples", samples)):
-        if len(features) <= k:
-            raise UserError(f"precision and recall got {len(features)} images as {what}, but need at least {k + 1}.")
-    centre = np.asarray(reference, np.float64).mean(axis=0)  # distances do not depend on it, but their rounding does
-    real, drawn = (jnp.asarray((a - centre[None, :]).astype(np.float32)) for a in (reference, samples))
-    radii_real, radii_drawn = _radii(real, k, block), _radii(drawn, k, block)
-    real_in, drawn_in = np.zeros(len(real), bool), np.zeros(len(drawn), bool)
-    for rows in _blocks(len(real), block):
-        for columns in _blocks(len(drawn), block):
-            found = _inside(_squared(real[rows], drawn[columns]), radii_real[rows], radii_drawn[columns])
-            real_in[rows] |= np.asarray(found[0])
-            drawn_in[columns] |= np.asarray(found[1])
-    return float(drawn_in.mean()), float(real_in.mean())
+    real, drawn = _centred(reference, samples, k)
+    return float(_covered(drawn, real, k, block).mean()), float(_covered(real, drawn, k, block).mean())
+
+
+def recall(
+    reference: Float[np.ndarray, "M D"], samples: Float[np.ndarray, "N D"], *, k: int = NEIGHBOURS, block: int = BLOCK
+) -> float:
+    """Recall alone, which spares the neighbours within the reference.
+
+    Raises:
+      UserError: k images or fewer on either side.
+    """
+    real, drawn = _centred(reference, samples, k)
+    return float(_covered(real, drawn, k, block).mean())

@@ -12,6 +12,7 @@ import jax
 
 from kind_jax.errors import UserError
 from kind_jax.evaluate.extractor import Extractor
+from kind_jax.evaluate.intervals import METHOD, Interval
 from kind_jax.evaluate.metrics import REFERENCE_IMAGES, SPLIT
 from kind_jax.evaluate.neighbours import NEIGHBOURS
 from kind_jax.evaluate.pixels import RULE
@@ -44,6 +45,7 @@ def make_record(
     details: dict[str, Any],
     reference: dict[str, Any],
     metrics: dict[str, float],
+    intervals: dict[str, Interval],
     baseline: dict[str, Any],
 ) -> dict[str, Any]:
     """One record as JSON values.
@@ -51,7 +53,8 @@ def make_record(
     Args:
       settings: of the samples, as :attr:`kind_jax.evaluate.generate.Plan.settings`.
       details: what else the extractor's features depend on.
-      baseline: metrics of held-out real images and their number, or why there are none.
+      intervals: of the metrics, 95 % (:mod:`kind_jax.evaluate.intervals`).
+      baseline: metrics of held-out real images, their intervals and number, or why there are none.
     """
     devices = jax.local_devices()
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
@@ -65,6 +68,8 @@ def make_record(
         "precision_recall": {"neighbours": NEIGHBOURS, "reference_images_at_most": REFERENCE_IMAGES},
         "score_split": SPLIT,
         "metrics": metrics,
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+        "interval_method": METHOD,
         "baseline": baseline,
         "versions": versions(),
         "devices": {
@@ -88,7 +93,7 @@ def check_record(folder: Path, extractor: str, reference: str | None) -> None:
 
     Args:
       extractor: name of the extractor.
-      reference: path of the reference file; None is the data set.
+      reference: path of the reference file or of the data given; None is the data set of the model's config.
 
     Raises:
       UserError: the folder holds another record, or one that cannot be read.

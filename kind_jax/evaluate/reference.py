@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float32, Int, Int32, UInt8
 
 from kind_jax.config import DataConfig
 from kind_jax.data.dataset import Dataset, open_dataset
@@ -22,11 +23,19 @@ from kind_jax.files import sha256_file
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RealImages:
-    """Images of ``classes`` in one split; all of them are read in blocks, ``limit`` of them at random."""
+    """Images of ``classes`` in one split; all of them are read in blocks, ``limit`` of them at random.
+
+    Attributes:
+      classes: as the model numbers them.
+      numbers: the model's number of each label of the data set, -1 where it has no such class.
+      path: what was given in place of the data set of the model's config; None if nothing was.
+    """
 
     dataset: Dataset
     classes: tuple[int, ...]
+    numbers: Int[np.ndarray, " K"]
     limit: int | None = None
+    path: str | None = None
 
     @property
     def most(self) -> int:
@@ -43,18 +52,34 @@ class RealImages:
             if left <= 0:
                 return
             records = source.gather(order[start : start + block])
-            fit = np.isin(records["label"], self.classes)
+            labels = self.numbers[records["label"]]
+            fit = np.isin(labels, self.classes)
             if "bad" in records:  # another record took the place of one that cannot be read: it would count twice
                 fit &= records["bad"] < 0
             fit = np.flatnonzero(fit)[:left]
             left -= len(fit)
             if len(fit):
-                yield quantise(records["image"][fit]), records["label"][fit]
+                yield quantise(records["image"][fit]), labels[fit]
+
+    def arrays(self, most: int, most_bytes: int) -> tuple[Float32[np.ndarray, "N H W C"], Int32[np.ndarray, " N"]]:
+        """Images in [-1, 1] and labels of all of them, or of at most ``most`` and ``most_bytes``, chosen at random."""
+        source = self.dataset.source
+        most = min(most, max(1, most_bytes // (4 * math.prod(self.dataset.image_shape))))
+        rows = np.arange(len(source))
+        if len(source) > most:
+            rows = np.sort(np.random.default_rng(0).permutation(len(source))[:most])
+        records = source.gather(rows)
+        labels = self.numbers[records["label"]]
+        fit = np.isin(labels, self.classes)
+        if "bad" in records:
+            fit &= records["bad"] < 0
+        return records["image"][fit], labels[fit].astype(np.int32)
 
     def record(self, count: int) -> dict[str, Any]:
         """What identifies the images, as JSON values."""
         return {
             "kind": "data set",
+            **({} if self.path is None else {"path": self.path}),
             "fingerprint": self.dataset.fingerprint,
             "classes": list(self.classes),
             "count": count,
@@ -65,30 +90,62 @@ def open_real(
     config: DataConfig,
     split: Literal["train", "test"],
     class_names: Sequence[str],
-    classes: tuple[int, ...],
+    classes: tuple[int, ...] | None,
     shape: tuple[int, int, int],
+    path: str | None = None,
 ) -> RealImages:
-    """The data set that a model was trained on.
+    """Real images of a model's classes, which are found in the data set by their names.
+
+    A model that has grown has classes that the data set of its config lacks, and a smaller one lacks some of its.
+
+    Args:
+      class_names: of the model.
+      classes: as the model numbers them; None is all that the data set has too.
+      path: what was given in place of the data set of the model's config; None if nothing was.
 
     Raises:
-      UserError: it cannot be opened, or is not the model's: it has other classes or images of another shape.
+      UserError: it cannot be opened, lacks a class, or has images of another shape.
     """
     dataset = open_dataset(config, split)
-    if tuple(dataset.class_names) != tuple(class_names):
-        raise UserError(
-            f"the model's classes are {_some(class_names)}, but those of the data set of its config are "
-            f"{_some(dataset.class_names)}; give --reference and an --extractor that needs no data set."
-        )
+    whose = "the data set of its config" if path is None else f"--data {path}"
     if tuple(dataset.image_shape) != shape:
         raise UserError(
-            f"the model draws images of shape {shape}, but those of the data set of its config are "
-            f"{tuple(dataset.image_shape)}."
+            f"the model draws images of shape {shape}, but those of {whose} are {tuple(dataset.image_shape)}."
         )
-    return RealImages(dataset=dataset, classes=classes)
+    numbers = _numbers(dataset.class_names, class_names)
+    known = tuple(sorted(n for n in numbers.tolist() if n >= 0))
+    classes = known if classes is None else classes
+    missing = [class_names[c] for c in classes if c not in known]
+    if missing or not known:
+        some = f"measure those that it has (--classes {_ranges(known)}), " if known else ""
+        raise UserError(
+            f"the model's classes are {_some(class_names)}, but {whose} has {_some(dataset.class_names)} and so lacks "
+            f"{_some(missing or class_names)}; {some}name one that has all of them (--data), or give --reference and "
+            "an --extractor that needs no data set."
+        )
+    return RealImages(dataset=dataset, classes=classes, numbers=numbers, path=path)
+
+
+def _numbers(names: Sequence[str], model_names: Sequence[str]) -> Int[np.ndarray, " K"]:
+    if tuple(names) == tuple(model_names):
+        return np.arange(len(names))
+    number = {name: i for i, name in enumerate(model_names) if model_names.count(name) == names.count(name) == 1}
+    return np.array([number.get(name, -1) for name in names])
 
 
 def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''} ({len(names)})"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending class numbers as the command line takes them, like 0-4,9."""
+    parts: list[list[int]] = []
+    for n in numbers:
+        if parts and parts[-1][1] == n - 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in parts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,6 +14,10 @@ from kind_jax.deploy import artifact
 from kind_jax.evaluate import judge_train
 from kind_jax.train.lock import run_lock
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
+# Short, so that it may be right on fewer images than a judge must be by default.
+JUDGE = ["--judge-steps", "30", "--judge-bound", "0.5"]
 CONFIG = tiny.change(tiny.CONFIG, sampler={"steps": 2})
 
 
@@ -28,9 +32,9 @@ def art(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def out(art):
+def out(art, optimised):
     """An evaluation with every default but its size."""
-    assert main(["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]) == 0
+    assert main(["evaluate", str(art), "--count", "50", *JUDGE, "--batch", "32"]) == 0
     return art.parent / "art_evaluation"
 
 
@@ -49,6 +53,15 @@ def test_the_record_names_everything_that_moves_the_figures(out):
     assert samples["diffusion"]["process"] == "flow"
     assert record["extractor"]["name"] == "judge"
     assert record["extractor"]["steps"] == 30
+    assert record["extractor"]["bound"] == 0.5
+    tried = record["extractor"]["held_out"]
+    assert (tried["images"], tried["from"]) == (500, "the test split")
+    assert 0.5 < tried["interval"][0] < tried["accuracy"] < tried["interval"][1] <= 1
+    assert "Wilson" in record["interval_method"]
+    for measured in (record, record["baseline"]):
+        assert list(measured["intervals"]) == list(measured["metrics"])
+        assert all(low <= measured["metrics"][name] <= high for name, (low, high) in measured["intervals"].items())
+    assert tried["accuracy"] == pytest.approx(record["baseline"]["metrics"]["class_accuracy"], abs=0.2)
     assert len(record["extractor"]["fingerprint"]) == len(samples["weights"]["sha256"]) == 64
     assert record["reference"]["count"] == 1297
     assert record["reference"]["fingerprint"]["split"] == "train"
@@ -75,9 +88,13 @@ def test_the_same_command_again_draws_nothing_and_says_the_same(art, out, monkey
     before = read(out)
     monkeypatch.setattr(sampling, "draw", None)
     monkeypatch.setattr(judge_train, "fit", None)
-    assert main(["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]) == 0
+    assert main(["evaluate", str(art), "--count", "50", *JUDGE, "--batch", "32"]) == 0
     assert read(out) == before
     printed = capsys.readouterr().out
+    tried = before["extractor"]["held_out"]["accuracy"]
+    assert f"the judge sees, which itself is right on {tried:.1%} [" in printed
+    assert "of 500 held-out images (the test split)" in printed
+    assert "--judge-bound was lowered from 80% to 50%" in printed
     for text in ("50 samples", "50 held-out images", "judge_frechet", "extractor judge", "samples.npz"):
         assert text in printed
 
@@ -131,6 +148,68 @@ def test_some_classes(art, out, tmp_path):
     assert record["baseline"]["count"] == 40
 
 
+def test_a_judge_that_is_wrong_judges_nothing(art, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sampling, "draw", None)
+    folder = tmp_path / "out"
+    assert main(["evaluate", str(art), "--judge-steps", "1", "--count", "50", "--out", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert "The judge is right on " in said.err
+    assert "of 500 held-out images (the test split), but it must be right on 80%" in said.err
+    assert "training the judge" in said.out
+    assert not (folder / "evaluation.json").exists()
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """As after `grow`: an eleventh class, which the data set of its config lacks."""
+    config = tiny.change(CONFIG, model={"num_classes": 11})
+    directory = tmp_path_factory.mktemp("models") / "grown"
+    artifact.write(
+        directory, config=config, collections=tiny.weights(config.model), groups=range(11),
+        class_names=[*(str(c) for c in range(10)), "cat"], weights="ema", step=4,
+    )  # fmt: skip
+    return directory
+
+
+def test_a_grown_model_is_judged_on_what_the_data_has(grown, tmp_path, capsys):
+    folder = tmp_path / "out"
+    args = ["evaluate", str(grown), "--count", "50", "--batch", "32", *JUDGE, "--out", str(folder)]
+    assert main(args) == 2
+    assert (
+        "but the data set of its config has 0, 1, 2, 3, 4, ... (10) and so lacks cat (1); measure those that it has "
+        "(--classes 0-9), name one that has all of them (--data), or give --reference" in capsys.readouterr().err
+    )
+    assert not folder.exists()
+    assert main([*args, "--classes", "0-9"]) == 0
+    record = read(folder)
+    assert record["reference"]["count"] == 1297
+    assert record["extractor"]["held_out"]["accuracy"] > 0.5
+    assert record["metrics"]["class_accuracy"] < 0.6
+
+
+def test_a_grown_model_is_judged_on_other_data(grown, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for number in range(11):
+        name = "cat" if number == 10 else str(number)
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(8):  # each class has a grey of its own
+            noise = rng.integers(0, 20, (8, 8))
+            Image.fromarray((23 * number + noise).astype(np.uint8)).save(tmp_path / "mine" / name / f"{i}.png")
+    args = ["evaluate", str(grown), "--count", "55", "--batch", "32", "--out", str(tmp_path / "out")]
+    args += ["--data", str(tmp_path / "mine"), "--judge-steps", "2", "--judge-bound", "0"]
+    assert main(args) == 0
+    record = read(tmp_path / "out")
+    assert record["reference"]["count"] == 88
+    assert record["reference"]["path"] == str(tmp_path / "mine")
+    assert record["reference"]["classes"] == list(range(11))
+    assert "15% of the training images" in record["extractor"]["held_out"]["from"]
+    assert "neither test/ nor val/" in record["baseline"]["none"] or "no train/" in record["baseline"]["none"]
+    assert main([*args[:-6], "--data", "glyphs"]) == 2
+    assert "but --data glyphs has" in capsys.readouterr().err
+    assert main([*args[:-6], "--data", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 MISTAKES = {
     "too few samples": (["--count", "32"], "--count is 32, but 32 features need at least 33 images."),
     "too few for Inception": (
@@ -147,6 +226,7 @@ MISTAKES = {
     "absent reference": (["--reference", "x.npz"], "--reference is 'x.npz', but no such file exists"),
     "unknown class": (["--classes", "12"], "class is 12, but it must be between 0 and 9"),
     "wrong sampler": (["--method", "ddpm"], "'euler' or 'heun' for the flow process"),
+    "bound beyond one": (["--judge-bound", "90"], "--judge-bound is 90.0, but it must be between 0 and 1"),
     "steps of no judge": (["--judge-steps", "0"], "--judge-steps is 0"),
 }
 
@@ -183,7 +263,7 @@ def test_a_wrong_reference_begins_nothing(art, tmp_path, monkeypatch, capsys):
 
 def test_two_evaluations_do_not_share_a_folder(art, out, tmp_path, monkeypatch, capsys):
     """A killed one leaves a lock, unfinished files, perhaps a judge: they do not stop the next, and are swept away."""
-    folder, args = tmp_path / "out", ["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]
+    folder, args = tmp_path / "out", ["evaluate", str(art), "--count", "50", *JUDGE, "--batch", "32"]
     folder.mkdir()
     (folder / ".settings.json.0123456789ab.tmp").write_text("{")
     (folder / "judge.safetensors").write_bytes((out / "judge.safetensors").read_bytes())
@@ -204,7 +284,7 @@ def test_two_evaluations_do_not_share_a_folder(art, out, tmp_path, monkeypatch, 
 
 def test_a_finished_evaluation_is_not_mixed_with_another(art, out, monkeypatch, capsys):
     monkeypatch.setattr(sampling, "draw", None)
-    args = ["evaluate", str(art), "--count", "50", "--judge-steps", "30", "--batch", "32"]
+    args = ["evaluate", str(art), "--count", "50", *JUDGE, "--batch", "32"]
     assert main([*args, "--seed", "1"]) == 2
     assert "was begun with seed 0, but it is 1 now; use another --out" in capsys.readouterr().err
 

@@ -8,7 +8,8 @@ import pytest
 from kind_jax.errors import UserError
 from kind_jax.evaluate.extractor import Extractor, Features, MetricNames
 from kind_jax.evaluate.frechet import frechet_distance, gaussian_fit
-from kind_jax.evaluate.metrics import Score, compare, look
+from kind_jax.evaluate.intervals import wilson
+from kind_jax.evaluate.metrics import Score, compare, look, spread
 from kind_jax.evaluate.moments import Moments
 from kind_jax.evaluate.neighbours import precision_recall
 from kind_jax.evaluate.pixels import dequantise, quantise, to_rgb
@@ -52,6 +53,12 @@ def test_one_pass_gives_every_metric():
     real = look(extractor, [(numbered(500), None)], "the reference", keep=60)
     assert real.accuracy is None
     found = compare(extractor.names, drawn, real)
+    intervals = spread(extractor.names, drawn, real, found)
+    assert list(intervals) == list(found)
+    for name, (low, high) in intervals.items():
+        assert low <= found[name] <= high
+        assert high > low
+    assert intervals["class_accuracy"] == wilson(630, 700)
     assert list(found) == [
         "class_accuracy", "four_frechet", "four_spatial_frechet", "four_score", "precision", "recall"
     ]  # fmt: skip
