@@ -131,7 +131,7 @@ def crossing(flow: Flow, output: int, box: int) -> float:
     return {
         "all-reduce": 2 * (n - 1) / n * output / together,
         "all-gather": (n - 1) / n * output / together,
-        "reduce-scatter": (n - 1) * output,
+        "reduce-scatter": float((n - 1) * output),
         "all-to-all": (n - 1) / n * output,
     }[flow.kind]
 
