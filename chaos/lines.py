@@ -96,6 +96,7 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
     run, art, config, dense, new = (str(place / name) for name in ("run", "art", "config.py", DENSE, "new"))
     stop = ["--stop-after", "1"]
     sampler = ["--steps", "1", "--seed", "1"]
+    judge = ["--judge-steps", "1", "--judge-bound", "0"]
     return {
         "train": [
             ["--config", config, "--workdir", new, *stop],
@@ -127,10 +128,10 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
         "grow": [[art, "--fresh", "cat,dog", "--out", new, "--seed", "1"], [run, "--add", art, "--out", new]],
         "shrink": [[art, "--drop", "0-3", "--out", new], [run, "--drop", "5", "--out", art, "--replace"]],
         "evaluate": [
-            [art, "--count", "50", "--out", new, "--judge-steps", "1", "--batch", "50", *sampler],
-            [run, "--count", "50", "--classes", "0-2", "--judge-steps", "1", "--reference", f"{new}.npz", *sampler],
+            [art, "--count", "50", "--out", new, *judge, "--batch", "50", *sampler],
+            [run, "--count", "50", "--classes", "0-2", *judge, "--reference", f"{new}.npz", *sampler],
         ],
-        "report": [[run, "--count", "100", "--out", f"{new}.html"]],
+        "report": [[run, "--count", "100", "--out", f"{new}.html", *judge]],
         "plan": [["--config", config, "--mesh", "1x1", "--chip", "v5e", "--out", f"{new}.json", "--mfu", "0.3"]],
     }
 
@@ -153,8 +154,6 @@ def draw(rng: np.random.Generator, place: Path) -> Line:
     """A line of any verb with something wrong with it, or with what it names."""
     lines = valid(place)
     verb = _pick(rng, list(lines))
-    if verb == "report" and rng.random() < 0.7:  # the judge that it trains cannot be interrupted, and takes its time
-        verb = _pick(rng, list(lines))
     args = [verb, *_pick(rng, lines[verb])]
     what = rng.random()
     if what < 0.15:
