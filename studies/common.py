@@ -58,7 +58,9 @@ class Referee:
         images, labels = images_of(data, "train")
         test_images, test_labels = images_of(data, "test")
         classes = int(labels.max()) + 1
-        judge = train_judge(images, labels, classes, seed=0, cache=cache)
+        held_out = test_images, test_labels
+        judge = train_judge(images, labels, classes, seed=0, cache=cache, held_out=held_out, show=True)
+        print(f"the judge itself is {judge.held_out}", flush=True)
         return cls(
             judge=judge, images=images, classes=classes, real=train_vs_test(judge, images, test_images, test_labels)
         )

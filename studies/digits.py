@@ -158,7 +158,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     images, labels = images_of(base.data, "train")
     test_images, test_labels = images_of(base.data, "test")
-    judge = train_judge(images, labels, base.model.num_classes, seed=0, cache=arguments.out / "judge.safetensors")
+    judge = train_judge(
+        images, labels, base.model.num_classes, seed=0, cache=arguments.out / "judge.safetensors",
+        held_out=(test_images, test_labels), show=True,
+    )  # fmt: skip
+    print(f"the judge itself is {judge.held_out}", flush=True)
     real = train_vs_test(judge, images, test_images, test_labels)
     timing: dict[str, float] = {}
     if arguments.part == "main":

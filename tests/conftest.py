@@ -1,5 +1,6 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -22,12 +23,28 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 install_import_hook("kind_jax", "beartype.beartype")
 
 
-@pytest.fixture(scope="module")
-def optimised():
-    """For what convolves at length: without optimizations XLA:CPU does it in plain loops, a hundred times slower."""
+@contextlib.contextmanager
+def _optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """For what convolves at length: without optimizations XLA:CPU does it in plain loops, many times slower."""
+    with _optimised():
+        yield
+
+
+@pytest.fixture(scope="module")
+def optimised_judge():
+    """Commands train their judge as if ``optimised``, and compile everything else fast."""
+    from kind_jax.evaluate import judged
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judged, "train_judge", _optimised()(judged.train_judge))
+        yield
 
 
 # A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.

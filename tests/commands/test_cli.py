@@ -1,7 +1,6 @@
 """The command line, as a user meets it."""
 
 import dataclasses
-import functools
 import json
 import os
 import re
@@ -13,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from kind_jax.cli import VERBS, main
-from kind_jax.config.run import load_file
+from kind_jax.config import DataConfig
+from kind_jax.config.run import load_file, to_json
 from kind_jax.data.dataset import open_dataset
-from kind_jax.evaluate import judge
+from kind_jax.train.run import load_config
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -82,10 +83,13 @@ def test_train_export_sample_inspect(run, tmp_path, capsys):
     assert (run / "energy.png").stat().st_size > 1000
 
 
-def test_report(run, monkeypatch, capsys):
-    monkeypatch.setattr(judge, "train_judge", functools.partial(judge.train_judge, steps=30))
-    assert main(["report", str(run), "--count", "100"]) == 0
-    assert capsys.readouterr().err == ""
+@pytest.mark.usefixtures("optimised_judge")
+def test_report(run, capsys):
+    assert main(["report", str(run), "--count", "100", "--judge-steps", "30", "--judge-bound", "0.5"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert re.search(r"class accuracy of samples: \d+\.\d% \[\d+\.\d%, \d+\.\d%\]\n", printed.out)
+    assert re.search(r"the judge itself: right on .* of 500 held-out images \(the test split\)\n", printed.out)
     page = (run / "report.html").read_text()
     for heading in (
         "Training",
@@ -115,6 +119,28 @@ def test_inspect_on_an_ascii_terminal_and_where_no_plot_can_be_written(run, tmp_
     assert done.returncode == 0
     assert (tmp_path / "other.png").stat().st_size > 1000
     assert kind("inspect", copy, "--out", copy / "energy.png").returncode == 2  # what was asked for is not dropped
+
+
+@pytest.mark.usefixtures("optimised_judge")
+def test_report_without_a_test_split(run, tmp_path, capsys):
+    """Of one folder of images a share is held out of the judge's training, and the report says so."""
+    copy, data = tmp_path / "run", load_digits()
+    shutil.copytree(run, copy)
+    for i, (image, label) in enumerate(zip(data.images[:400], data.target, strict=False)):
+        (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{i}.png")
+    images = DataConfig(source="folder", path=str(tmp_path / "images"), size=8, channels=1)
+    (copy / "config.json").write_text(to_json(dataclasses.replace(load_config(copy), data=images)))
+    line = ["report", str(copy), "--count", "100", "--judge-steps", "30"]
+    assert main([*line, "--judge-bound", "1"]) == 2
+    assert "but it must be right on 100% or its figures mean little" in capsys.readouterr().err
+    assert not (copy / "report.html").exists()
+    assert main([*line, "--judge-bound", "0.5"]) == 0
+    printed, page = capsys.readouterr(), (copy / "report.html").read_text()
+    assert "(15% of the training images, of every class, which the judge was not trained on)" in printed.out
+    assert "real images that the judge was not trained on" in page
+    assert "There is no test split" in page
+    assert "--judge-bound was lowered from 80% to 50%" in page
 
 
 CONFIG = ["train", "--config", str(ROOT / "configs/digits.py")]

@@ -14,7 +14,7 @@ from kind_jax.deploy import artifact
 from kind_jax.evaluate import judge_train
 from kind_jax.train.lock import run_lock
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.usefixtures("optimised_judge")
 
 # Short, so that it may be right on fewer images than a judge must be by default.
 JUDGE = ["--judge-steps", "30", "--judge-bound", "0.5"]
@@ -32,7 +32,7 @@ def art(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def out(art, optimised):
+def out(art, optimised_judge):
     """An evaluation with every default but its size."""
     assert main(["evaluate", str(art), "--count", "50", *JUDGE, "--batch", "32"]) == 0
     return art.parent / "art_evaluation"
