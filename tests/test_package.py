@@ -9,7 +9,7 @@ import kind_jax
 def test_help_and_dir_list_everything_public():
     public = set(kind_jax.__all__)
     assert public <= set(dir(kind_jax))
-    rows = re.findall(r"^    (\w+)  +\S", kind_jax.__doc__, re.MULTILINE)
+    rows = re.findall(r"^    (\w+)  +\S", kind_jax.__doc__ or "", re.MULTILINE)
     assert sorted(rows) == sorted(public)
     page = pydoc.render_doc(kind_jax, renderer=pydoc.plaintext)
     for shown in ("open_bundle(path", "compose(bundle", "fit = train(config", "one_group(rows"):

@@ -1,7 +1,5 @@
 """A model in hand: classes by name, gates in terms of classes, what is refused, and what is seen of it."""
 
-# pyright: reportArgumentType=false
-
 import dataclasses
 from pathlib import Path
 
