@@ -24,7 +24,7 @@ def summary(dataset: Dataset, what: str = "training") -> list[str]:
 
 def _spread(counts: dict[str, int]) -> str:
     if len(counts) <= _LISTED:
-        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
     ordered = sorted(counts.values())
     return f"{ordered[0]:,} to {ordered[-1]:,} a class, median {ordered[len(ordered) // 2]:,}"
 
@@ -44,6 +44,6 @@ def _few(counts: dict[str, int]) -> list[str]:
     few = sorted((count, name) for name, count in counts.items() if count < FEW)
     if not few:
         return []
-    some = ", ".join(f"{name} {count}" for count, name in few[:_LISTED])
+    some = ", ".join(f"{name} ({count})" for count, name in few[:_LISTED])
     more = f" and {len(few) - _LISTED} more" if len(few) > _LISTED else ""
     return [f"warning: fewer than {FEW} images: {some}{more}; a model learns so few by heart and draws nothing else"]

@@ -71,7 +71,7 @@ def test_the_command_line_trains_on_a_folder_and_refuses_none(tmp_path, capsys):
     run = ["train", "--config", "images", "--workdir", str(tmp_path / "run"), "--model.depth", "1", "--train.batch=8"]
     assert main([*run, "--data.path", fill(tmp_path / "x", 16, colour=True), "--stop-after", "1"]) == 0
     out = capsys.readouterr().out
-    assert "data: 9 training images of 3 classes, 16 x 16 x 3: kind 0 3, kind 1 3, kind 2 3" in out
+    assert "data: 9 training images of 3 classes, 16 x 16 x 3: kind 0 (3), kind 1 (3), kind 2 (3)" in out
     assert "warning: fewer than 20 images" in out
     assert main(["train", "--config", "images", "--workdir", str(tmp_path / "none")]) == 2
     assert "data.path is None" in capsys.readouterr().err

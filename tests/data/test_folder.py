@@ -450,13 +450,13 @@ def test_the_summary_names_what_is_there_and_what_is_not(root):
     (root / "train" / "ant" / "broken.png").touch()
     (root / "train" / "cover.png").touch()
     lines = summary(open_dataset(config(root, skip_bad=0.1), "train"))
-    assert lines[0] == "data: 17 training images of 3 classes, 12 x 12 x 3: Zebra 8, ant 8, bee 1"
+    assert lines[0] == "data: 17 training images of 3 classes, 12 x 12 x 3: Zebra (8), ant (8), bee (1)"
     assert lines[1:4] == [
         "left out: 1 files or records that cannot be read",
         "left out: 1 files that are no images by their names",
         "left out: images beside the folders of the classes, like cover.png",
     ]
-    assert lines[4].startswith("warning: fewer than 20 images: bee 1, Zebra 8, ant 8; ")
+    assert lines[4].startswith("warning: fewer than 20 images: bee (1), Zebra (8), ant (8); ")
 
 
 def test_a_look_tells_sizes_and_colours(root, tmp_path):
