@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import vaes
+from command_lines import changed
 from PIL import Image
 
 from kind_jax import cli
@@ -117,7 +118,7 @@ def test_another_encoding_is_refused_and_a_split_can_be_added(command, encoded, 
     before = content(encoded)
 
     def refused(*args):
-        assert cli.main([*command, "--out", str(encoded), *args]) == 2
+        assert cli.main(changed([*command, "--out", encoded], *args)) == 2
         assert content(encoded) == before
         return capsys.readouterr().err
 
@@ -154,7 +155,7 @@ def test_another_encoding_is_refused_and_a_split_can_be_added(command, encoded, 
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(command, tmp_path, capsys, args, message):
-    assert cli.main([*command, "--out", str(tmp_path / "out"), *args]) == 2
+    assert cli.main(changed([*command, "--out", tmp_path / "out"], *args)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

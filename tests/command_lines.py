@@ -1,0 +1,12 @@
+"""Command lines of tests that differ from a common one: an option that is given twice is refused."""
+
+
+def changed(line, *changes):
+    """``line`` with the options in ``changes``, each with one value, in place of its own."""
+    line = [str(word) for word in line]
+    for option, value in zip(changes[::2], changes[1::2], strict=True):
+        if option in line:
+            line[line.index(option) + 1] = str(value)
+        else:
+            line += [option, str(value)]
+    return line
