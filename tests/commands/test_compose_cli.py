@@ -68,10 +68,11 @@ def test_shrink_then_grow(source, tmp_path, capsys):
 
 
 def sibling(directory, names, seed):
-    """Another model on the learngenes and dense parameters of ``source``, with its own tailors."""
+    """Another model on the learngenes and dense parameters of ``source``, null row included, with its own tailors."""
     config = tiny.change(CONFIG, model={"num_classes": len(names)})
     old, own = (tiny.weights(c.model, seed=s) for c, s in ((CONFIG, 0), (config, seed)))
-    params = {**old["params"], "label_embed": own["params"]["label_embed"]}
+    rows, null = (np.asarray(p["params"]["label_embed"]["table"]) for p in (own, old))
+    params = {**old["params"], "label_embed": {"table": np.concatenate([rows[:-1], null[-1:]])}}
     parts = jax.tree.map(np.asarray, {**old, "tailors": own["tailors"], "params": params})
     artifact.write(
         directory, config=config, collections=parts,
