@@ -6,6 +6,8 @@ Configure
     FactorConfig     which weights are factored, and into how many components
     dit              a published size by name, like "XL/2"
     load_file        the Config of a Python file with get_config()
+    preset           the Config of this name, like "digits", or "images" with {"data.path": ...}
+    presets          the names that there are, and a line about each
 
 Train
     fit              train a config in a folder, or continue there

@@ -1,5 +1,10 @@
 """Command lines of tests that differ from a common one: an option that is given twice is refused."""
 
+import dataclasses
+from types import SimpleNamespace
+
+import kind_jax.commands.repeated  # noqa: F401 - before a test replaces what importing needs
+
 
 def changed(line, *changes):
     """``line`` with the options in ``changes``, each with one value, in place of its own."""
@@ -10,3 +15,13 @@ def changed(line, *changes):
         else:
             line += [option, str(value)]
     return line
+
+
+@dataclasses.dataclass
+class _NoArguments:
+    pass
+
+
+def verb(run):
+    """A command without options that does ``run(args)``."""
+    return SimpleNamespace(run=run, Arguments=_NoArguments)

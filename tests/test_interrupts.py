@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
+import command_lines
 import pytest
 
 from kind_jax import cli, interrupts
@@ -38,7 +38,7 @@ def test_the_code_says_so_and_nothing_is_left(tmp_path, monkeypatch, capsys, ver
             raise_(number)
         return 0
 
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: types.SimpleNamespace(run=run))
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: command_lines.verb(run))
     before = signal.getsignal(number)
     assert cli.main([verb]) == code
     assert capsys.readouterr().err.count("\n") == 1
@@ -55,7 +55,7 @@ def test_a_signal_that_a_library_swallowed_stops_the_training_loop(monkeypatch):
         seen.extend(interrupts.pending())
         return 0
 
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: types.SimpleNamespace(run=run))
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: command_lines.verb(run))
     assert cli.main(["export"]) == 0
     assert seen == [signal.SIGTERM]
     assert interrupts.pending() == []  # another run in this process has not been asked to stop

@@ -2,8 +2,8 @@
 
 import contextlib
 import sys
-import types
 
+import command_lines
 import pytest
 
 from kind_jax import cli
@@ -36,7 +36,7 @@ def test_no_verb_fails_at_a_character(verb, monkeypatch, tmp_path):
             progress.log("😀 learned")
         raise cli.UserError("ラベル is no label…")
 
-    monkeypatch.setitem(sys.modules, f"kind_jax.commands.{verb}", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, f"kind_jax.commands.{verb}", command_lines.verb(run))
     with ascii_streams(tmp_path, monkeypatch):
         assert cli.main([verb]) == 2
     out, err = ((tmp_path / name).read_text("ascii") for name in ("stdout", "stderr"))

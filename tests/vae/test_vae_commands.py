@@ -142,7 +142,7 @@ def test_latents_are_not_taken_for_real_images(models, tmp_path, monkeypatch, ca
     assert main(args) == 2
     assert "--extractor is judge, which learns from real images, but" in capsys.readouterr().err
     assert main([*args, "--extractor", str(code)]) == 2
-    assert "holds latents, but real images are needed; give --reference" in capsys.readouterr().err
+    assert "holds latents, but real images are needed; give --data or --reference" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
