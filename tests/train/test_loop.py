@@ -179,7 +179,7 @@ def test_a_log_file_hears_at_once_what_goes_on(tmp_path, capsys):
         train(config, tmp_path / "run", stop_after=done + 1)
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "opening the data set digits ..."
-        assert lines[1].startswith("data: 1,4")
+        assert lines[1].startswith("data: 1,297 training images of 10 classes, 8 x 8 x 1: 0 (128), ")
         assert lines[2].startswith(f"{parameters:,} parameters: learngenes ")
         assert lines[3] == begins
         assert lines[-3] == "compiling the training step ..."
