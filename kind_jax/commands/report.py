@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kind_jax.report import Section
 
 ROWS = 6
+_MOST = 1_000_000  # samples, which are held in memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,8 @@ def run(args: list[str]) -> int:
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax report")
     if not (parsed.source / "config.json").is_file():
         raise UserError(f"{str(parsed.source)!r} is not a run: it has no config.json.")
-    if parsed.count < 100:
-        raise UserError(f"--count is {parsed.count}, but distances need 100 samples or more.")
+    if not 100 <= parsed.count <= _MOST:
+        raise UserError(f"--count is {parsed.count}, but it must be between 100 and {_MOST}.")
     if not 0 <= parsed.seed < 2**32:
         raise UserError(f"--seed is {parsed.seed}, but it must be between 0 and {2**32 - 1}.")
     if parsed.judge_steps is not None and parsed.judge_steps < 1:

@@ -15,10 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from kind_jax.cli import VERBS, main
-from kind_jax.config import DataConfig
-from kind_jax.config.run import load_file, to_json
+from kind_jax.config.run import load_file
 from kind_jax.data.dataset import open_dataset
-from kind_jax.train.run import load_config
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -122,15 +120,14 @@ def test_inspect_on_an_ascii_terminal_and_where_no_plot_can_be_written(run, tmp_
 
 
 @pytest.mark.usefixtures("optimised_judge")
-def test_report_without_a_test_split(run, tmp_path, capsys):
+def test_report_without_a_test_split(tmp_path, capsys):
     """Of one folder of images a share is held out of the judge's training, and the report says so."""
     copy, data = tmp_path / "run", load_digits()
-    shutil.copytree(run, copy)
     for i, (image, label) in enumerate(zip(data.images[:400], data.target, strict=False)):
         (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15).astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{i}.png")
-    images = DataConfig(source="folder", path=str(tmp_path / "images"), size=8, channels=1)
-    (copy / "config.json").write_text(to_json(dataclasses.replace(load_config(copy), data=images)))
+    folder = ["--data.source", "folder", "--data.path", str(tmp_path / "images"), "--data.size", "8"]
+    assert main([*CONFIG, "--workdir", str(copy), *SMALL, *folder, "--data.channels", "1", "--stop-after", "1"]) == 0
     line = ["report", str(copy), "--count", "100", "--judge-steps", "30"]
     assert main([*line, "--judge-bound", "1"]) == 2
     assert "but it must be right on 100% or its figures mean little" in capsys.readouterr().err
