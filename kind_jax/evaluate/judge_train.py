@@ -5,6 +5,7 @@ slower, and nothing could be shown before the end. The compiled program does not
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,8 +20,8 @@ from kind_jax.evaluate import judge_net
 from kind_jax.evaluate.judge_net import Moments, Params
 
 BATCH = 64
-_EPOCHS, _MOST_STEPS = 9, 4000
-_FEWEST_STEPS, _FEWEST_STEPS_SMALL, _SMALL = 800, 250, 16  # steps, steps where no side has more than 16 pixels
+_EPOCHS, _MOST_STEPS = 5.5, 4000
+_FEWEST_STEPS, _FEWEST_STEPS_SMALL, _SMALL = 600, 250, 16  # steps, steps where no side has more than 16 pixels
 _LEARNING_RATE, _WEIGHT_DECAY, _SMOOTHING = 3e-3, 5e-2, 0.1
 _WARM_UP = 0.15  # share of the steps
 _SHIFT = 1 / 8  # of the shorter side
@@ -29,12 +30,12 @@ _SHOWN = 10  # steps between two calls of progress, which wait for the device
 
 
 def default_steps(count: int, shape: tuple[int, int, int]) -> int:
-    """Steps for ``count`` training images of ``shape`` (H, W, C): nine times all of them, but 4000 at most.
+    """Steps for ``count`` training images of ``shape`` (H, W, C): five and a half times all of them, but 4000 at most.
 
-    At least 800, or 250 where no side has more than 16 pixels.
+    At least 600, or 250 where no side has more than 16 pixels.
     """
     fewest = _FEWEST_STEPS if max(shape[:2]) > _SMALL else _FEWEST_STEPS_SMALL
-    return min(max(-(-_EPOCHS * count // BATCH), fewest), _MOST_STEPS)
+    return min(max(math.ceil(_EPOCHS * count / BATCH), fewest), _MOST_STEPS)
 
 
 def augment(images: Float[Array, "B H W C"], key: Key[Array, ""], flip: bool) -> Float[Array, "B H W C"]:
