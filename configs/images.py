@@ -65,7 +65,7 @@ def get_config(given: Mapping[str, Any]) -> Config:
             log_every=50,
             checkpoint_every=500,
             keep=2,
-            sample_every=500,
+            sample_every=1000,
         ),
     )
 
@@ -78,5 +78,5 @@ def _size(side: int, same: bool) -> int:
 
 
 def _steps(tokens: int, width: int) -> int:
-    """About as many as two cores of a laptop take ten minutes for; the power is measured."""
-    return max(1000, round(2400 * (64 * 128**2 / (tokens * width**2)) ** 0.7 / 100) * 100)
+    """About as many as two cores of a laptop take ten minutes for."""
+    return max(800, round(1400 * (64 * 128**2 / (tokens * width**2)) ** 0.7 / 100) * 100)
