@@ -55,7 +55,7 @@ def get_config(given: Mapping[str, Any]) -> Config:
         ),
         # Images lie in few of the dimensions that a patch of many pixels has, noise in all of them.
         diffusion=DiffusionConfig(process="flow", prediction="clean"),
-        sampler=SamplerConfig(method="heun", steps=25),
+        sampler=SamplerConfig(method="heun", steps=25, guidance=2.0),
         data=DataConfig(**{**named, "source": "folder", "held_out": data.held_out, "size": size, "channels": channels}),
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup=100, b2=0.99, clip=1.0),
         train=TrainConfig(
