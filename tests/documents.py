@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -46,7 +47,8 @@ class Line:
 
 def _recipe(words: list[str]) -> list[list[str]]:
     """What make would do; nothing is done, but a target that is not there fails."""
-    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run([*words, "-n"], cwd=ROOT, env=outside, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if not re.search(r"-m (venv|pip)|^touch|version_info", line)]
