@@ -49,7 +49,7 @@ ABSENT = {
 }
 SLOW = (
     r"kind-jax (report|evaluate|plan)\b", r"--to stablehlo|program/run\.py", r"--init |--mesh\.",
-    r"--data\.source glyphs", r"--workdir runs/(mine|dense|half)\b", r"--from kind",
+    r"--data\.source glyphs", r"runs/pets", r"--workdir runs/(mine|dense|half)\b", r"--from kind",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
 

@@ -4,11 +4,13 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.py"
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_draws(tmp_path, monkeypatch):
     monkeypatch.setenv("KIND_TUTORIAL_OUT", str(tmp_path))
     monkeypatch.setenv("KIND_TUTORIAL_STEPS", "20")

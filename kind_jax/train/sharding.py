@@ -80,11 +80,13 @@ def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[tuple[st
     matching = [axes for pattern, axes in rules if re.fullmatch(pattern, path) and len(axes) <= len(shape)]
     if not matching:
         raise UserError(f"no sharding rule covers '{path}'; add one to kind_jax.train.sharding.RULES.")
+    fitting = [_dividing(axes, shape, mesh) for axes in matching]
+    return PartitionSpec(*next((axes for axes, fit in zip(matching, fitting, strict=True) if fit == axes), fitting[0]))
 
-    def fit(axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
-        return tuple(a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=False))
 
-    return PartitionSpec(*next((axes for axes in matching if fit(axes) == axes), fit(matching[0])))
+def _dividing(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> tuple[str | None, ...]:
+    """``axes`` without those that do not divide their dimension."""
+    return tuple(a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=False))
 
 
 def shard_like(tree: Any, mesh: Mesh) -> Any:

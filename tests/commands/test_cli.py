@@ -119,6 +119,7 @@ def test_inspect_on_an_ascii_terminal_and_where_no_plot_can_be_written(run, tmp_
     assert kind("inspect", copy, "--out", copy / "energy.png").returncode == 2  # what was asked for is not dropped
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised_judge")
 def test_report_without_a_test_split(tmp_path, capsys):
     """Of one folder of images a share is held out of the judge's training, and the report says so."""

@@ -67,12 +67,16 @@ def test_settings_of_a_command_line_have_their_types():
     }  # fmt: skip
 
 
-def test_the_command_line_trains_on_a_folder_and_refuses_none(tmp_path, capsys):
+@pytest.mark.slow  # README's own line trains as well: tests/test_docs_commands.py
+def test_the_command_line_trains_on_a_folder(tmp_path, capsys):
     run = ["train", "--config", "images", "--workdir", str(tmp_path / "run"), "--model.depth", "1", "--train.batch=8"]
     assert main([*run, "--data.path", fill(tmp_path / "x", 16, colour=True), "--stop-after", "1"]) == 0
     out = capsys.readouterr().out
     assert "data: 9 training images of 3 classes, 16 x 16 x 3: kind 0 (3), kind 1 (3), kind 2 (3)" in out
     assert "warning: fewer than 20 images" in out
+
+
+def test_the_command_line_refuses_no_folder(tmp_path, capsys):
     assert main(["train", "--config", "images", "--workdir", str(tmp_path / "none")]) == 2
     assert "data.path is None" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -78,7 +78,9 @@ def bundles(name, tmp_path) -> Bundle:
     return open_bundle(tmp_path / "art", classes=(4, 0))  # without the tailors of 2 and 3
 
 
-@pytest.mark.parametrize("name", ["gated", "dense", "composed"])
+@pytest.mark.parametrize(
+    "name", ["gated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dense", "composed"))]
+)
 def test_the_same_outputs_without_kind_jax(name, tmp_path):
     bundle = bundles(name, tmp_path)
     signature = stablehlo.export(bundle, tmp_path / "out")

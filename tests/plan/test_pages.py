@@ -7,7 +7,6 @@ import pytest
 from studies import plans
 
 ROWS = [(page, plan) for page in plans.PAGES for plan in page.plans]
-CHEAP = plans.PAGES[0].plans[0]
 
 
 @pytest.mark.parametrize("page", plans.PAGES, ids=lambda page: page.path.stem)
@@ -27,14 +26,9 @@ def _same(found, written):
     assert figures[0] == pytest.approx(figures[1], rel=0.02), "make plans"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("page", "plan"),
-    [
-        pytest.param(page, plan, id=plan.arguments, marks=[] if plan is CHEAP else [pytest.mark.slow])
-        for page, plan in ROWS
-    ],
-)
+@pytest.mark.parametrize(("page", "plan"), [pytest.param(*row, id=row[1].arguments) for row in ROWS])
 def test_a_row_is_what_the_command_says(page, plan):
     at = page.plans.index(plan) - len(page.plans)
     _same(plans.row(page, plan), plans.block(page).splitlines()[at])
