@@ -217,8 +217,8 @@ def test_a_line_that_cannot_run_here_is_read(line, monkeypatch):
             documents.parse(words, monkeypatch)
 
 
-def test_slow_commands_are_read(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_slow_commands_are_read(places, monkeypatch):
+    monkeypatch.chdir(places("README.md").folder)  # where there are images for settings to follow
     commands = [command for line in RUN for command in line.commands if is_slow(command)]
     given = [arguments for command in commands if (arguments := documents.arguments(command)) is not None]
     assert given
