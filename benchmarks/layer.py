@@ -18,7 +18,7 @@ from harness import Contestant, Found, Row, race
 from record import Settings
 
 from kind_jax import partition
-from kind_jax.config import Contraction, FactorConfig, ModelConfig
+from kind_jax.config import Contraction, Form
 from kind_jax.nn.gate import one_group
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import FactoredDense, add_bias, matmul
@@ -102,11 +102,9 @@ def _ungated(point: Point) -> Contestant:
 def _gated(name: str, point: Point, classes: int, order: Contraction) -> Contestant:
     """A bank of the rows that the batch uses, which is all that the trainer's step shows to a layer."""
     held = min(classes, point.B)
-    config = ModelConfig(
-        width=point.d, heads=1, num_classes=held, contraction=order,
-        factor=FactorConfig(learngenes=point.d // 2, tailors=point.tailors),
-    )  # fmt: skip
-    graphdef, collections = partition.split(FactoredDense(point.d, point.d, config, init=Initializer(0)))
+    form = Form(shared=point.d // 2, tailors=point.tailors)
+    layer = FactoredDense(point.d, point.d, form, groups=held, contraction=order, init=Initializer(0))
+    graphdef, collections = partition.split(layer)
     labels = jnp.asarray(np.random.default_rng(2).integers(0, classes, point.B), jnp.int32)
     gate = one_group(labels)
     gate = rows.among(gate, rows.in_use(gate, held, classes))

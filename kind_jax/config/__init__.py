@@ -7,7 +7,7 @@ refuses unknown fields and wrong types.
 
 from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import Contraction, FactorConfig, Form, ModelConfig, Projection, TimeFrequencies, dit
+from kind_jax.config.model import Contraction, Energy, FactorConfig, Form, ModelConfig, Projection, TimeFrequencies, dit
 from kind_jax.config.published import imagenet, onto, published
 from kind_jax.config.run import Config, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -19,6 +19,7 @@ __all__ = [
     "Contraction",
     "DataConfig",
     "DiffusionConfig",
+    "Energy",
     "FactorConfig",
     "Form",
     "MeshConfig",

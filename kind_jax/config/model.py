@@ -10,6 +10,8 @@ from kind_jax.errors import UserError
 
 Contraction = Literal["auto", "factored", "folded"]
 
+Energy = Literal["none", "rescale", "shuffle", "shuffle_rescale"]
+
 TimeFrequencies = Literal["dit", "diffusers"]
 
 Projection = Literal["qkv", "q", "k", "v", "o", "mlp_in", "mlp_out", "adaln"]
@@ -66,7 +68,7 @@ class FactorConfig:
     learngenes: int | None = None
     tailors: int | None = None
     rank: int | None = None
-    energy: Literal["none", "rescale", "shuffle", "shuffle_rescale"] = "rescale"
+    energy: Energy = "rescale"
     ranks: tuple[tuple[str, int, int], ...] | None = None
 
     @gathered()

@@ -47,7 +47,10 @@ class Block(nnx.Module):
             zero, form = name == "adaln", forms[f"{index}/{name}"]
             if form.plain:
                 return Dense(*sizes[name], init=init, zero=zero)
-            return FactoredDense(*sizes[name], config, init=init, zero=zero, form=form)
+            return FactoredDense(
+                *sizes[name], form, groups=config.num_groups, energy=config.factor.energy,
+                contraction=config.contraction, init=init, zero=zero,
+            )  # fmt: skip
 
         inputs = {n: make(n) for n in sizes if n in ("qkv", "q", "k", "v")}
         self.attention = SelfAttention(inputs, make("o"), config.heads)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from kind_jax.config import ModelConfig
+from kind_jax.config import Energy
 
 
 class Components(NamedTuple):
@@ -61,28 +61,37 @@ class Initializer:
         return bound * (2 * self._rng.random((d_in, d_out), np.float32) - 1)
 
     def components(
-        self, d_in: int, d_out: int, config: ModelConfig, *, zero: bool = False
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        learngenes: int,
+        tailors: int,
+        groups: int,
+        energy: Energy = "rescale",
+        zero: bool = False,
     ) -> tuple[Components, Components]:
         """Learngenes and tailors of one weight.
 
-        With ``config.factor.energy`` none or shuffle and N_G + groups * N_T = min(d_in, d_out), all components together
+        With ``energy`` none or shuffle and N_G + groups * N_T = min(d_in, d_out), all components together
         are exactly the dense initialisation. ``rescale`` multiplies s by one number such that learngenes plus one group
         have, on average over groups, the energy of the dense weight.
 
         Args:
+          learngenes, tailors: N_G, and N_T of each group.
+          energy: see :class:`kind_jax.config.FactorConfig`.
           zero: whether the weight starts at 0 (adaLN-zero). An SVD of 0 has no directions, so u and v are those of a
             random weight and s = 0: s learns at once, u and v from the second step.
 
         Returns:
           learngenes (u [d_in, N_G], s [N_G], v [N_G, d_out]) and tailors (the same with N_T, behind a group axis).
         """
-        energy = config.factor.energy
         u, s, v = np.linalg.svd(self.xavier_uniform(d_in, d_out), full_matrices=False)
         pool, total = len(s), np.sum(s**2)
         if energy in ("shuffle", "shuffle_rescale"):
             order = self._rng.permutation(pool)
             u, s, v = u[:, order], s[order], v[order]
-        shared, own = deal(pool, config.learngenes, config.num_groups, config.tailors)
+        shared, own = deal(pool, learngenes, groups, tailors)
         # More components than the weight has: the surplus starts with a direction but no weight.
         fresh = max(int(max(shared.max(initial=-1), own.max(initial=-1))) + 1 - pool, 0)
         u = np.concatenate([u, self.normal(d_in, fresh, stddev=d_in**-0.5)], axis=1)
@@ -113,11 +122,20 @@ class ShapesOnly(Initializer):
         return self.zeros(d_in, d_out)
 
     def components(
-        self, d_in: int, d_out: int, config: ModelConfig, *, zero: bool = False
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        learngenes: int,
+        tailors: int,
+        groups: int,
+        energy: Energy = "rescale",
+        zero: bool = False,
     ) -> tuple[Components, Components]:
-        del zero
-        groups, n_g, n_t = config.num_groups, config.learngenes, config.tailors
+        del energy, zero
+        u, s, v = (d_in, learngenes), (learngenes,), (learngenes, d_out)
+        u_t, s_t, v_t = (groups, d_in, tailors), (groups, tailors), (groups, tailors, d_out)
         return (
-            Components(self.zeros(d_in, n_g), self.zeros(n_g), self.zeros(n_g, d_out)),
-            Components(self.zeros(groups, d_in, n_t), self.zeros(groups, n_t), self.zeros(groups, n_t, d_out)),
+            Components(self.zeros(*u), self.zeros(*s), self.zeros(*v)),
+            Components(self.zeros(*u_t), self.zeros(*s_t), self.zeros(*v_t)),
         )

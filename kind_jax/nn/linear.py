@@ -5,7 +5,6 @@ Dimensions: B samples, T tokens, N_G learngenes, k groups that are on, N_T tailo
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import NamedTuple
 
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from kind_jax.config import Contraction, FactorConfig, Form, ModelConfig
+from kind_jax.config import Contraction, Energy, Form
 from kind_jax.nn.contraction import choose
 from kind_jax.nn.gate import Gate
-from kind_jax.nn.init import Components, Initializer
+from kind_jax.nn.init import Initializer
 from kind_jax.nn.per_sample import low_rank
 from kind_jax.nn.variables import Learngene, Tailor
 
@@ -74,17 +73,29 @@ class FactoredDense(nnx.Module):
         self,
         d_in: int,
         d_out: int,
-        config: ModelConfig,
+        form: Form,
         *,
+        groups: int,
         init: Initializer,
+        energy: Energy = "rescale",
+        contraction: Contraction = "auto",
         zero: bool = False,
-        form: Form | None = None,
     ) -> None:
-        """``form`` None is learngenes and tailors as the config has them."""
-        if form is None:
-            form = Form(shared=config.learngenes, tailors=config.tailors)
-        shared, own = _components(d_in, d_out, form, config, init=init, zero=zero)
-        self.contraction: Contraction = config.contraction
+        """A weight of ``form`` for ``groups`` groups.
+
+        Args:
+          energy: how components begin, see :meth:`kind_jax.nn.init.Initializer.components`. Tailors beside a dense
+            kernel begin silent (s = 0).
+          contraction: the order of products, see :mod:`kind_jax.nn.contraction`.
+          zero: whether W begins at 0.
+        """
+        # A dense kernel has every direction already, as would learngenes of full rank.
+        learngenes = min(d_in, d_out) if form.shared is None else form.shared
+        shared, own = init.components(
+            d_in, d_out, learngenes=max(learngenes, 1), tailors=max(form.tailors, 1), groups=groups, energy=energy,
+            zero=zero,
+        )  # fmt: skip
+        self.contraction: Contraction = contraction
         self.u, self.s, self.v = (Learngene(a) for a in shared) if form.shared else (None, None, None)
         self.u_t, self.s_t, self.v_t = (Tailor(a) for a in own) if form.tailors else (None, None, None)
         dense = form.shared is None
@@ -148,15 +159,3 @@ class Own(NamedTuple):
     u: Float[Array, "B n d_in"]
     s: Float[Array, "B n"]
     v: Float[Array, "B n d_out"]
-
-
-def _components(
-    d_in: int, d_out: int, form: Form, config: ModelConfig, *, init: Initializer, zero: bool
-) -> tuple[Components, Components]:
-    """Initial components of a weight of this form; tailors beside a dense kernel start silent (s = 0)."""
-    # The kernel has every direction already, as would learngenes of full rank.
-    shared = min(d_in, d_out) if form.shared is None else form.shared
-    if (shared, form.tailors) != (config.learngenes, config.tailors):
-        factor = FactorConfig(learngenes=max(shared, 1), tailors=max(form.tailors, 1), energy=config.factor.energy)
-        config = dataclasses.replace(config, factor=factor)
-    return init.components(d_in, d_out, config, zero=zero)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kind_jax import model, partition
-from kind_jax.config import FactorConfig, ModelConfig
+from kind_jax.config import Energy, FactorConfig, Form, ModelConfig
 from kind_jax.nn import gate as gates
 from kind_jax.nn.init import Initializer, deal
 from kind_jax.nn.linear import FactoredDense
@@ -18,16 +18,13 @@ from kind_jax.nn.linear import FactoredDense
 D_IN, D_OUT, GROUPS = 12, 20, 4
 
 
-def config(**factor) -> ModelConfig:
-    """12 components, as many as the weight has: 4 learngenes and 4 groups of 2, unless told otherwise."""
-    return ModelConfig(
-        num_classes=GROUPS, factor=FactorConfig(**{"learngenes": 4, "tailors": 2, "energy": "none"} | factor)
-    )
+def layer_and_dense(learngenes: int = 4, tailors: int = 2, energy: Energy = "none", *, zero: bool = False):
+    """A factored layer with a non-zero bias, and the dense weight that its SVD started from.
 
-
-def layer_and_dense(config: ModelConfig, *, zero: bool = False):
-    """A factored layer with a non-zero bias, and the dense weight that its SVD started from."""
-    layer = FactoredDense(D_IN, D_OUT, config, init=Initializer(7), zero=zero)
+    12 components, as many as the weight has: 4 learngenes and 4 groups of 2, unless told otherwise.
+    """
+    form = Form(shared=learngenes, tailors=tailors)
+    layer = FactoredDense(D_IN, D_OUT, form, groups=GROUPS, energy=energy, init=Initializer(7), zero=zero)
     graphdef, collections = partition.split(layer)
     collections["params"]["bias"] = np.linspace(-1.0, 1.0, D_OUT, dtype=np.float32)
     return partition.join(graphdef, jax.tree.map(jnp.asarray, collections)), Initializer(7).xavier_uniform(D_IN, D_OUT)
@@ -45,7 +42,7 @@ X = jax.random.normal(jax.random.key(0), (3, 5, D_IN))
 
 @pytest.mark.parametrize("energy", ["none", "shuffle"])
 def test_all_gates_on_equal_the_dense_initialisation(energy):
-    layer, dense = layer_and_dense(config(energy=energy))
+    layer, dense = layer_and_dense(energy=energy)
     expected = X.reshape(-1, D_IN) @ dense + layer.bias[...][None, :]
     found = layer(X, gates.all_groups(GROUPS)).reshape(-1, D_OUT)
     chex.assert_trees_all_close(found, expected, atol=1e-5)
@@ -54,7 +51,7 @@ def test_all_gates_on_equal_the_dense_initialisation(energy):
 class TestGates(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_every_kind_of_gate_follows_the_formula(self):
-        layer, _ = layer_and_dense(config(energy="shuffle"))
+        layer, _ = layer_and_dense(energy="shuffle")
         soft = jnp.array([[0.2, 0.0, -0.5, 1.0], [0, 0, 0, 0], [1, 1, 0, 0.3]], jnp.float32)
         one_hot = np.eye(GROUPS)
         cases = [
@@ -75,13 +72,13 @@ class TestGates(chex.TestCase):
 
 def test_rescale_gives_the_active_part_the_energy_of_the_dense_weight():
     for energy in ("rescale", "shuffle_rescale"):
-        layer, dense = layer_and_dense(config(energy=energy, tailors=1))
+        layer, dense = layer_and_dense(energy=energy, tailors=1)
         active = np.mean([np.sum(weight_of(layer, np.eye(GROUPS)[g]) ** 2) for g in range(GROUPS)])
         np.testing.assert_allclose(active, np.sum(dense**2), rtol=1e-4)
 
 
 def test_adaln_zero_starts_at_zero_and_learns():
-    layer, _ = layer_and_dense(config(), zero=True)
+    layer, _ = layer_and_dense(zero=True)
     np.testing.assert_array_equal(weight_of(layer, np.ones(GROUPS)), 0)
     np.testing.assert_allclose(layer.u[...].T @ layer.u[...], np.eye(4), atol=1e-5)
     assert np.linalg.norm(layer.u_t[...]) > 0
@@ -89,7 +86,7 @@ def test_adaln_zero_starts_at_zero_and_learns():
 
 def test_components_beyond_the_rank_start_silent():
     for learngenes, tailors in ((16, 2), (4, 10)):
-        layer, dense = layer_and_dense(config(learngenes=learngenes, tailors=tailors))
+        layer, dense = layer_and_dense(learngenes=learngenes, tailors=tailors)
         assert layer.u.shape == (D_IN, learngenes)
         assert layer.u_t.shape == (GROUPS, D_IN, tailors)
         # With room for a whole SVD in learngenes and one group, each group's own model starts as the dense one.

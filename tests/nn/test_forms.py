@@ -17,7 +17,8 @@ from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import FactoredDense
 from kind_jax.train import sharding
 
-BASE = dataclasses.replace(tiny.CONFIG.model, num_classes=4)
+GROUPS = 4
+BASE = dataclasses.replace(tiny.CONFIG.model, num_classes=GROUPS)
 NAMES = ("qkv", "o", "mlp_in", "mlp_out", "adaln")
 
 
@@ -34,7 +35,7 @@ MIXED = ranked(b0_qkv=(5, 0), b0_o=(-1, 3), b0_mlp_in=(0, 2), b1_qkv=(4, 2), b1_
 @pytest.mark.parametrize("form", [(4, 0), (None, 2), (0, 2), (0, 0), (4, 2)])
 def test_each_form_follows_the_formula(form):
     form = Form(shared=form[0], tailors=form[1])
-    graphdef, collections = partition.split(FactoredDense(12, 20, BASE, init=Initializer(0), form=form))
+    graphdef, collections = partition.split(FactoredDense(12, 20, form, groups=GROUPS, init=Initializer(0)))
     rng = np.random.default_rng(1)
     collections = jax.tree.map(lambda a: jnp.asarray(rng.standard_normal(a.shape, np.float32)), collections)
     layer = partition.join(graphdef, collections)
@@ -59,7 +60,7 @@ def test_each_form_follows_the_formula(form):
 def test_a_layer_without_tailors_gathers_nothing():
     text = {}
     for tailors in (0, 2):
-        layer = FactoredDense(12, 20, BASE, init=Initializer(0), form=Form(shared=4, tailors=tailors))
+        layer = FactoredDense(12, 20, Form(shared=4, tailors=tailors), groups=GROUPS, init=Initializer(0))
         graphdef, collections = partition.split(layer)
         f = lambda c, x, g: partition.join(graphdef, c)(x, g)  # noqa: B023, E731
         text[tailors] = str(jax.make_jaxpr(f)(collections, jnp.zeros((3, 12)), gates.one_group(jnp.array([0, 1, 2]))))
@@ -68,7 +69,7 @@ def test_a_layer_without_tailors_gathers_nothing():
 
 
 def test_tailors_beside_a_dense_kernel_start_silent():
-    layer = FactoredDense(12, 20, BASE, init=Initializer(0), form=Form(shared=None, tailors=2))
+    layer = FactoredDense(12, 20, Form(shared=None, tailors=2), groups=GROUPS, init=Initializer(0))
     assert not np.any(layer.s_t[...])
     assert np.all(np.linalg.norm(layer.u_t[...], axis=1) > 0)
 

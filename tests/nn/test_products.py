@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from kind_jax import partition
-from kind_jax.config import FactorConfig, ModelConfig
+from kind_jax.config import Form
 from kind_jax.nn import contraction
 from kind_jax.nn import gate as gates
 from kind_jax.nn.activation import gelu
@@ -44,12 +44,11 @@ def test_gelu_is_the_tanh_approximation():
 
 @pytest.mark.parametrize("gate", [gates.one_group(jnp.array([1, -1, 0])), gates.all_groups(2, 0.5)], ids=["own", "one"])
 def test_the_order_of_products_and_where_outputs_are_scaled_change_nothing(gate):
-    config = ModelConfig(num_classes=2, factor=FactorConfig(learngenes=4, tailors=2))
     x = jax.random.normal(jax.random.key(0), (3, 5, 12))
     scale = jax.random.normal(jax.random.key(1), (3, 20))
 
     def layer(order):
-        made = FactoredDense(12, 20, dataclasses.replace(config, contraction=order), init=Initializer(0))
+        made = FactoredDense(12, 20, Form(shared=4, tailors=2), groups=2, contraction=order, init=Initializer(0))
         graphdef, collections = partition.split(made)
         return partition.join(graphdef, jax.tree.map(jnp.asarray, collections))
 
