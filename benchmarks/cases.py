@@ -14,8 +14,10 @@ from harness import Contestant
 
 from kind_jax import model, partition
 from kind_jax.config import Config, DiffusionConfig, FactorConfig, ModelConfig, SamplerConfig, TrainConfig, change
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
-from kind_jax.train.step import Batch, make_step
+from kind_jax.train.step import make_step
+from kind_jax.train.task import Batch
 
 
 def kind(
@@ -76,8 +78,8 @@ def train_step(
     """The trainer's whole step: draws, gradient, AdamW, moving average."""
     batch = random_batch(config)
     initial = model.init(config.model, 0) if weights is None else weights
-    state = jax.jit(functools.partial(states.start, config))(initial)
-    program, facts = compiled(make_step(config), state, batch, donate=donate)
+    state = jax.jit(functools.partial(states.start, task_of(config)))(initial)
+    program, facts = compiled(make_step(task_of(config)), state, batch, donate=donate)
     held = [state]
 
     def step() -> None:
@@ -89,11 +91,11 @@ def train_step(
 
 def compile_step(name: str, config: Config) -> Contestant:
     """Tracing and compiling the trainer's step, from shapes alone, each time from the beginning."""
-    state, batch = states.abstract(config), random_batch(config)
+    state, batch = states.abstract(task_of(config)), random_batch(config)
 
     def step() -> None:
         jax.clear_caches()
-        jax.jit(make_step(config), donate_argnums=0).lower(state, batch).compile()
+        jax.jit(make_step(task_of(config)), donate_argnums=0).lower(state, batch).compile()
 
     return Contestant(name=name, step=step)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from chaos import children
 from chaos.outcome import Outcome
+from kind_jax.tasks import task_of
 from kind_jax.train import history
 
 CONFIG = Path(__file__).with_name("config.py")
@@ -111,7 +112,7 @@ def _compare(run: Path, whole: Path, step: int, out: Path) -> int:
 
     def everything(directory: Path) -> dict[str, Any]:
         data = pipeline.batches(dataset, batch=config.train.batch, seed=config.data.seed)
-        state = Checkpoints(directory / "checkpoints", config).restore(step, states.abstract(config), data)
+        state = Checkpoints(directory / "checkpoints", config).restore(step, states.abstract(task_of(config)), data)
         logged = [(m["step"], m["loss"]) for m in read_metrics(directory / "metrics.jsonl")]
         arrays = {path: np.asarray(leaf) for path, leaf in leaves.paths(jax.device_get(state)).items()}
         return arrays | {"position of the input": np.array(data.get_state()["next_index"]), "losses": np.array(logged)}

@@ -28,6 +28,7 @@ from kind_jax.files import atomic_write_bytes, atomic_write_text
 from kind_jax.model import class_gate
 from kind_jax.nn.gate import learngenes_only
 from kind_jax.sampling import draw
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.freeze import moving
 from kind_jax.train.optimizer import learning_rate
@@ -93,11 +94,11 @@ class Trainer:
         shape = learning_rate(unit.optimizer, unit.train.steps)
 
         def step(state: Any, batch: Any, peak: Any, seed: Any) -> Any:
-            return make_step(unit, rate=lambda count: peak * shape(count), seed=seed)(state, batch)
+            return make_step(task_of(unit), rate=lambda count: peak * shape(count), seed=seed)(state, batch)
 
         self.config = config
         self._step = jax.jit(step, donate_argnums=0)
-        self._start = jax.jit(functools.partial(states.start, unit))
+        self._start = jax.jit(functools.partial(states.start, task_of(unit)))
         self.dataset = dataset or open_dataset(config.data, "train")
 
     def run(

@@ -33,6 +33,7 @@ from kind_jax.evaluate.diversion import diversion
 from kind_jax.evaluate.judge import Judge, train_judge
 from kind_jax.evaluate.quality import quality, train_vs_test
 from kind_jax.files import atomic_write_text
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.loop import train
 from kind_jax.train.step import make_step
@@ -79,8 +80,8 @@ def step_times(configs: dict[str, Config], rounds: int = 10, steps: int = 10) ->
             "image": jax.numpy.asarray(rng.standard_normal((size, m.size, m.size, m.channels), np.float32)),
             "label": jax.numpy.asarray(np.arange(size, dtype=np.int32) % m.num_classes),
         }
-        f = jax.jit(make_step(config), donate_argnums=0)
-        start = jax.jit(functools.partial(states.start, config))(model.init(m, 0))
+        f = jax.jit(make_step(task_of(config)), donate_argnums=0)
+        start = jax.jit(functools.partial(states.start, task_of(config)))(model.init(m, 0))
         runs[name] = [f, f(start, batch)[0], batch]
     for _ in range(rounds):
         for name, run in runs.items():

@@ -21,6 +21,7 @@ from common import as_bundle, entry, markdown, report
 
 from kind_jax import model
 from kind_jax.config import Config, change, load_file
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
 from kind_jax.transfer.plan import plan
@@ -59,9 +60,9 @@ class Contestant:
             "label": (np.arange(batch) % 3).astype(np.int32),
         }
         self.footprint = footprint(config)
-        begin = jax.jit(functools.partial(states.start, config))
+        begin = jax.jit(functools.partial(states.start, task_of(config)))
         self.state = begin(start(config, as_bundle(source, weights)))
-        self.step = jax.jit(make_step(config), donate_argnums=0).lower(self.state, self.batch).compile()
+        self.step = jax.jit(make_step(task_of(config)), donate_argnums=0).lower(self.state, self.batch).compile()
         analysis: Any = self.step.memory_analysis()
         self.temporary = int(analysis.temp_size_in_bytes)
 

@@ -33,6 +33,24 @@ def test_the_core_imports_neither_training_nor_companions():
             assert inside <= allowed, f"{path} imports {inside - allowed}"
 
 
+def test_the_trainer_knows_no_model():
+    strangers = {
+        "model",
+        "adapters",
+        "vae",
+        "diffusion",
+        "diffusing",
+        "sampling",
+        "transfer",
+        "deploy",
+        "plan",
+        "evaluate",
+    }
+    for path in (ROOT / "kind_jax" / "train").glob("*.py"):
+        inside = {n.split(".")[1] for n in imports(path) if n.startswith("kind_jax.")}
+        assert not inside & strangers, f"{path} imports {inside & strangers}"
+
+
 @pytest.mark.parametrize(
     ("pattern", "why"),
     [

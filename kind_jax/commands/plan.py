@@ -50,8 +50,9 @@ def run(args: list[str]) -> int:
         )
     check_file(parsed.out)
 
+    from kind_jax import chips
     from kind_jax.files import atomic_write_text
-    from kind_jax.plan import chips, estimate
+    from kind_jax.plan import estimate
     from kind_jax.plan.compiled import compile_step, fake_devices, parse_mesh
 
     config = parsed.settings

@@ -22,6 +22,7 @@ from kind_jax.deploy.record import Composition
 from kind_jax.deploy.summary import text_of
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import ClassGate, Gate, check_gate
+from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint
 from kind_jax.train.run import load_config
 
@@ -264,7 +265,8 @@ def _newest(
     step = checkpoint.latest(directory, without=("optimizer", "data"))
     names = tuple(checkpoint.read_meta(directory, step)["class_names"])
     groups = groups_of(config, None if classes is None else numbers_of(classes, names))
-    collections = adapters.merge(config.transfer, checkpoint.load_collections(directory, step, config, weights=weights))
+    collections = checkpoint.load_collections(directory, step, task_of(config), weights=weights)
+    collections = adapters.merge(config.transfer, collections)
     if classes is not None and collections[partition.TAILORS]:
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)
     return Bundle(

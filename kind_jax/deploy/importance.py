@@ -20,10 +20,11 @@ from kind_jax.config import Config
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.choose import Importance
 from kind_jax.deploy.weights import path_of
-from kind_jax.diffusion.process import make_process
+from kind_jax.diffusing.task import DiffusionTask, Drawn
 from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, TAILORS
 from kind_jax.train import step
+from kind_jax.train.task import Batch
 
 Tree = dict[str, Array]
 
@@ -73,27 +74,26 @@ def _squares(
     config: Config,
     groups: tuple[int, ...],
     collections: partition.Collections,
-    batch: step.Batch,
+    batch: Batch,
     micro: int,
     seed: Int[Array, ""],
 ) -> Tree:
     flat = {name: partition.flatten(collections[name]) for name in (LEARNGENES, TAILORS)}
     values = {f"{name}/{p}": a for name, tree in flat.items() for p, a in tree.items() if p.endswith(("/s", "/s_t"))}
-    process = make_process(config.diffusion, config.model.learn_sigma)
+    task = DiffusionTask(config)
 
-    def loss(values: Tree, part: step.Draws) -> Float[Array, ""]:
+    def loss(values: Tree, part: Drawn) -> Float[Array, ""]:
         # Nothing is dropped: it is the conditional model that is deployed.
-        gate = model.class_gate(config.model, groups)(part.labels, jnp.zeros_like(part.null))
-        noisy = process.corrupt(part.clean, part.noise, part.t)
+        kept = jnp.zeros_like(part.null)
+        gate = model.class_gate(config.model, groups)(part.labels, kept)
         weights = partition.overlay(collections, partition.unflatten(values))
-        output = model.apply(config.model, weights, noisy, process.model_time(part.t), part.labels, gate)
-        return jnp.mean(process.losses(output, part.clean, part.noise, part.t)["loss"])
+        return task.loss(weights, part._replace(null=kept, no_embedding=kept, gate=gate))[0]
 
-    def add(total: Tree, part: step.Draws) -> tuple[Tree, None]:
+    def add(total: Tree, part: Drawn) -> tuple[Tree, None]:
         gradient = jax.grad(loss)(values, part)
         return {p: total[p] + jnp.square(a * gradient[p]) for p, a in values.items()}, None
 
-    parts = jax.tree.map(lambda a: a.reshape(-1, micro, *a.shape[1:]), step.draw(config, batch, seed))
+    parts = jax.tree.map(lambda a: a.reshape(-1, micro, *a.shape[1:]), step.draw(task, batch, seed))
     total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, values), parts)
     return jax.tree.map(lambda a: a / parts.labels.shape[0], total)
 

@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from kind_jax.config import Config, MeshConfig
@@ -22,6 +21,7 @@ from kind_jax.deploy import cost
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
 from kind_jax.plan.collectives import Collectives, count
+from kind_jax.tasks import task_of
 from kind_jax.train import sharding
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
@@ -122,7 +122,7 @@ def fake_devices(config: MeshConfig) -> list[Any]:
 
 def state_bytes(config: Config, mesh: Mesh) -> StateBytes:
     """What one device holds of the state; exact, and from shapes alone."""
-    shapes = states.abstract(config)
+    shapes = states.abstract(task_of(config))
     shardings = sharding.shard_like(shapes, mesh)
     sizes = jax.tree.map(lambda leaf, where: _shard(leaf, where), shapes, shardings)
     parts = {
@@ -153,17 +153,13 @@ def compile_step(config: Config, devices: list[Any]) -> CompiledStep:
     begin = time.monotonic()
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
-    shapes = states.abstract(config)
+    task = task_of(config)
+    shapes = states.abstract(task)
     shardings = sharding.shard_like(shapes, mesh)
     state = jax.tree.map(_placed, shapes, shardings)
-    where, size = sharding.batch_sharding(mesh), config.model.size
-    batch = {
-        "image": jax.ShapeDtypeStruct(
-            (config.train.batch, size, size, config.model.channels), jnp.float32, sharding=where
-        ),
-        "label": jax.ShapeDtypeStruct((config.train.batch,), jnp.int32, sharding=where),
-    }
-    step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+    where = sharding.batch_sharding(mesh)
+    batch = {name: _placed(leaf, where) for name, leaf in task.batch().items()}
+    step = jax.jit(make_step(task), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
     compiled = step.lower(state, batch).compile(_PLAN_ONLY)
     memory, text = compiled.memory_analysis(), compiled.as_text()
     assert memory is not None

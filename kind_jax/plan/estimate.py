@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from kind_jax.chips import Chip
 from kind_jax.config import Config, MeshConfig
 from kind_jax.errors import UserError
-from kind_jax.plan.chips import Chip
 from kind_jax.plan.collectives import Collectives, crossing
 from kind_jax.plan.compiled import CompiledStep, StateBytes, state_bytes
 from kind_jax.train import sharding

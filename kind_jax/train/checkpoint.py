@@ -34,6 +34,7 @@ from kind_jax.train import state as states
 from kind_jax.train.lock import check_present
 from kind_jax.train.run import differences
 from kind_jax.train.state import TrainState
+from kind_jax.train.task import Task
 from kind_jax.untrusted.text import check_names
 
 Weights = Literal["ema", "raw"]
@@ -208,19 +209,19 @@ def read_meta(directory: Path, step: int) -> dict[str, Any]:
 
 
 def load_collections(
-    directory: Path, step: int, config: Config, names: Sequence[str] | None = None, weights: Weights = "ema"
+    directory: Path, step: int, task: Task, names: Sequence[str] | None = None, weights: Weights = "ema"
 ) -> partition.Collections:
     """Some collections of a checkpoint, and nothing else of it.
 
     Args:
-      config: of the run.
+      task: of the run.
       names: the collections to read; None is all.
       weights: the moving average, or the weights as last trained; a frozen collection has only one of them.
 
     Raises:
       UserError: a collection is absent, or one of its arrays is missing, extra or differs in shape or dtype.
     """
-    state = states.abstract(config)
+    state, config = states.abstract(task), task.config
     names = tuple(state.collections) if names is None else names
     averaged = state.ema if weights == "ema" else {}
     wanted = {f"ema_{name}": averaged[name] for name in names if name in averaged}

@@ -20,18 +20,20 @@ from kind_jax.files import atomic_directory
 from kind_jax.train import hosts, leaves
 from kind_jax.train.optimizer import learning_rate
 from kind_jax.train.state import TrainState
-from kind_jax.train.step import Batch, draw, gradients
+from kind_jax.train.step import draw, gradients
+from kind_jax.train.task import Batch, Task
 
 
 def diagnosed(
-    config: Config, state: TrainState, batch_of: Callable[[int], Batch], directory: Path, saved: int
+    task: Task, state: TrainState, batch_of: Callable[[int], Batch], directory: Path, saved: int
 ) -> UserError:
     """Repeat the step that was not finite, from the very state that it met, and write down what it saw.
 
     Args:
       state: of a run that stands still, see :func:`kind_jax.train.step.make_step`.
       batch_of: the batch of a step, counted from 0.
-      directory: the run's folder; ``diagnostics/step_…`` in it gets report.json and batch.npz (this host's images).
+      directory: the run's folder; ``diagnostics/step_…`` in it gets report.json and batch.npz (this host's records, and
+        what was drawn for each sample of the whole batch, like its time).
       saved: step of the last checkpoint, 0 if there is none.
 
     Returns:
@@ -39,15 +41,16 @@ def diagnosed(
     """
     step, row = int(state.step) + 1, int(state.health.row)
     batch = batch_of(step - 1)
-    seen = jax.device_get(_look(config, state, batch))
+    seen = jax.device_get(_look(task, state, batch))
     folder = directory / "diagnostics" / f"step_{step:07d}"
     if hosts.is_first():
         with atomic_directory(folder, replace=folder.is_dir()) as new:
-            report = _report(config, step, row, saved, seen)
+            report = _report(task.config, step, row, saved, seen)
             (new / "report.json").write_text(json.dumps(_plain(report), indent=1, allow_nan=False))
             buffer = io.BytesIO()
             mine = {name: _local(array) for name, array in batch.items()}
-            np.savez(buffer, t=np.asarray(seen["t"]), image=mine["image"], label=mine["label"])
+            arrays: dict[str, Any] = {name: np.asarray(each) for name, each in seen["drawn"].items()} | mine
+            np.savez(buffer, **arrays)
             (new / "batch.npz").write_bytes(buffer.getvalue())
     when = f"step {step}" if row == 1 else f"steps {step - row + 1} to {step}"
     loss, norm = float(seen["metrics"]["loss"]), float(seen["norm"])
@@ -60,18 +63,19 @@ def diagnosed(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(config: Config, state: TrainState, batch: Batch) -> dict[str, Any]:
-    draws = draw(config, batch, state.step)
-    grads, metrics = gradients(config, state.collections, draws)
+def _look(task: Task, state: TrainState, batch: Batch) -> dict[str, Any]:
+    drawn = draw(task, batch, state.step)
+    grads, metrics = gradients(task, state.collections, drawn)
     squares = {path: jnp.square(g.astype(jnp.float32)).sum() for path, g in leaves.paths(grads).items()}
     return {
         "metrics": metrics,
         "norm": jnp.sqrt(jnp.stack(list(squares.values())).sum()),
         "gradient_norm": {path: jnp.sqrt(square) for path, square in squares.items()},
         "weight_max": {path: jnp.abs(w).max() for path, w in leaves.paths(state.collections).items() if w.size},
-        "t": draws.t,
+        "drawn": {name: value for name, value in drawn._asdict().items() if getattr(value, "ndim", None) == 1},
         # Counted: across devices, the largest of numbers may leave NaN out.
-        "not_finite": {"images": _odd(draws.clean), "weights": sum(map(_odd, jax.tree.leaves(state.collections)))},
+        "not_finite": {name: _odd(array) for name, array in batch.items()}
+        | {"weights": sum(map(_odd, jax.tree.leaves(state.collections)))},
     }
 
 

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kind_jax import partition
-from kind_jax.config import Config, OptimizerConfig
+from kind_jax.config import OptimizerConfig
 from kind_jax.errors import UserError
 
 FROZEN = "frozen"
-_LABELS = "params/label_embed/table"  # the last row is the null class's
 
 
 def labels(config: OptimizerConfig, collections: partition.Collections) -> Any:
@@ -49,16 +48,6 @@ def moving(config: OptimizerConfig, collections: partition.Collections) -> parti
     if not sum(leaf.size for leaf in leaves.values()):
         raise UserError("optimizer.*.freeze leaves nothing to train, but at least one collection must be trained.")
     return partition.unflatten(leaves)
-
-
-def held_rows(config: Config) -> dict[str, tuple[int, ...]]:
-    """Rows that stay in leaves that train, by path: indices of the leading axis, from its end where negative.
-
-    A transfer to new classes trains their rows of the label embedding and holds the null row: the new classes can then
-    join the model that they were learned beside, as its unconditional branch is still the same. Rows of tailors cannot
-    be held by number, as a step takes some out of the bank.
-    """
-    return {_LABELS: (-1,)} if config.transfer.method == "kind" else {}
 
 
 def hold(

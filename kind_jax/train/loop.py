@@ -15,31 +15,30 @@ import jax
 
 from kind_jax import partition
 from kind_jax.config import Config
-from kind_jax.config.capacity import check_capacity
 from kind_jax.data import pipeline
 from kind_jax.data.bad import BadRecords
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.summary import summary
 from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
 from kind_jax.train import history, hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
 from kind_jax.train.diagnose import diagnosed
-from kind_jax.train.fits import check_data, check_memory, with_scale
+from kind_jax.train.fits import check_memory
 from kind_jax.train.flight import Flight
 from kind_jax.train.lock import check_present
 from kind_jax.train.meter import Meter, describe
 from kind_jax.train.metrics import FILE_NAME, make_writer, read_metrics
 from kind_jax.train.profile import Profile
 from kind_jax.train.progress import Progress
-from kind_jax.train.resume import Resume, begun, choose, first_weights, restore, set_aside_refused, verification
+from kind_jax.train.resume import Resume, begun, choose, restore, set_aside_refused, verification
 from kind_jax.train.run import check, save_config, with_places
-from kind_jax.train.samples import save_samples
 from kind_jax.train.signals import stop_requests
-from kind_jax.train.step import Batch, Metrics, make_step
+from kind_jax.train.step import make_step
+from kind_jax.train.task import Batch, Metrics
 from kind_jax.train.watch import one_fate
 from kind_jax.untrusted.text import printable
-from kind_jax.vae import pictures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,15 +82,13 @@ def train(
     dataset = open_dataset(config.data, "train")
     for line in summary(dataset):
         _say(line)
-    check_data(config, dataset)
     begins = initial is None and not (directory / "config.json").is_file()
-    for line in check_capacity(config, strict=begins):
+    task, warnings = task_of(config).bound(dataset, begins=begins)
+    config = task.config
+    for line in warnings:
         _say(line)
-    config = with_scale(config, dataset)
-    if hosts.is_first():
-        pictures.check(config)
-    shapes = states.abstract(config)  # refuses a config that leaves nothing to train
-    check_memory(config, shapes, mesh)
+    shapes = states.abstract(task)  # refuses a config that leaves nothing to train
+    check_memory(task.batch(), shapes, mesh)
     _say(_parameters(shapes.collections))
 
     check(directory, config)  # before anything is written, the lock included
@@ -117,7 +114,7 @@ def train(
             if found.step is None
             else f"reading the checkpoint of step {found.step} ..."
         )
-        weights = first_weights(config, initial) if found.step is None else None
+        weights = (initial or task.init)() if found.step is None else None
         if hosts.is_first() and not (directory / "config.json").is_file():
             save_config(directory, config)
         shardings = sharding.shard_like(shapes, mesh)
@@ -126,7 +123,7 @@ def train(
             placed = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
             state, found = restore(checkpoints, found, placed, data, fingerprint)
         else:
-            state = begun(config, weights, shardings)
+            state = begun(task, weights, shardings)
             del weights
         start = done = int(state.step)
         if start > config.train.steps:
@@ -140,12 +137,12 @@ def train(
         end = min(config.train.steps, config.train.steps if stop_after is None else stop_after)
 
         # 3. Steps. Metrics are read one step late, so that the device never waits for the host.
-        step = jax.jit(make_step(config), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+        step = jax.jit(make_step(task), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
         anew = start == 0 and hosts.is_first() and bool(read_metrics(directory / FILE_NAME))
         writer = make_writer(directory, config.train.tensorboard, start) if hosts.is_first() else None
         profile = Profile(directory / "profile", config.train.profile)
         pending: tuple[int, Any, dict[str, float]] | None = None
-        meter = Meter(config)
+        meter = Meter(task.flops())
         progress = Progress(
             total=config.train.steps, start=start, images_per_step=config.train.batch,
             stream=None if hosts.is_first() else io.StringIO(),
@@ -161,7 +158,7 @@ def train(
         def check_numbers(values: Metrics | dict[str, float]) -> None:
             """Never let a diverged model push good checkpoints out."""
             if int(values["nonfinite_row"]) > config.train.skip_nonfinite:
-                raise diagnosed(config, state, batch_of, directory, saved)
+                raise diagnosed(task, state, batch_of, directory, saved)
 
         def save() -> None:
             report()  # before the checkpoint is there: a resumed run does not log its steps again
@@ -241,7 +238,7 @@ def train(
                         progress.log(f"drawing samples of step {done} ...")
                         with meter.waiting("sampling"):
                             check_present(directory)
-                            save_samples(config, state, mesh, directory / "samples" / f"step_{done:07d}.png")
+                            task.watch(state, mesh, directory, done)
                     interrupted = hosts.asked_to_stop(bool(received), done)
                 if interrupted and saved != done:
                     progress.log(f"saving step {done}, then stopping")

@@ -8,32 +8,24 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from kind_jax.config import Config
-from kind_jax.deploy import cost
-from kind_jax.plan.chips import peak_flops
+from kind_jax.chips import peak_flops
 
 WAITS = ("input_wait", "checkpoint_stall", "sampling")
-
-
-def step_flops(config: Config) -> float:
-    """FLOPs of the matrix products of one training step: forward, and twice that backward.
-
-    What ``model.remat`` computes again is not counted, as usual for model FLOPs utilisation (Chowdhery et al. 2022,
-    PaLM, appendix B).
-    """
-    return 3.0 * cost.products(config.model, config.train.batch).total
 
 
 class Meter:
     """Shares of the wall time that steps wait for something, and speed, between one :meth:`read` and the next.
 
+    Args:
+      flops: of one step, over all devices.
+
     Attributes:
       total: seconds of each wait since the beginning.
     """
 
-    def __init__(self, config: Config, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, flops: float, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._flops = step_flops(config)
+        self._flops = flops
         devices = jax.devices()
         peak = peak_flops(devices[0].device_kind)
         self._peak = None if peak is None else peak * len(devices)

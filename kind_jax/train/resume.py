@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from kind_jax import model, partition
-from kind_jax.config import Config
+from kind_jax import partition
 from kind_jax.data import pipeline
 from kind_jax.errors import UserError
 from kind_jax.train import history, hosts
@@ -21,6 +19,7 @@ from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints, read_meta
 from kind_jax.train.history import Found, Verification
 from kind_jax.train.state import TrainState
+from kind_jax.train.task import Task
 
 Resume = Literal["auto", "never", "always"]
 """``auto`` continues a run if there is one, ``never`` refuses to, ``always`` refuses to begin a new one."""
@@ -61,11 +60,11 @@ def verification(directory: Path, found: Found) -> Verification | None:
     return Verification(directory / "checkpoints" / str(found.step))
 
 
-def begun(config: Config, weights: partition.Collections, shardings: TrainState) -> TrainState:
+def begun(task: Task, weights: partition.Collections, shardings: TrainState) -> TrainState:
     """The state of step 0."""
     # From the host, where every process has the same: arrays of one device cannot go to others' devices.
     placed = jax.device_put(jax.tree.map(np.asarray, weights), shardings.collections)
-    return jax.jit(functools.partial(states.start, config), out_shardings=shardings)(placed)
+    return jax.jit(functools.partial(states.start, task), out_shardings=shardings)(placed)
 
 
 def restore(
@@ -100,24 +99,3 @@ def _restore(
     if difference:
         raise UserError(f"{checkpoints.directory / str(step)} was trained on another input pipeline: {difference}.")
     return checkpoints.restore(step, placed, data)
-
-
-def first_weights(config: Config, initial: Callable[[], partition.Collections] | None) -> partition.Collections:
-    """What step 0 starts from: ``initial``'s weights, or random ones.
-
-    Raises:
-      UserError: the config is of a run that begins from other weights, but there are none.
-    """
-    if initial is not None:
-        return initial()
-    if config.transfer.method != "none":
-        raise UserError(
-            f"transfer.method is {config.transfer.method!r}, so the run starts from another model: use "
-            "kind-jax transfer."
-        )
-    if config.transfer.source:
-        raise UserError(
-            f"the run begins from the weights with SHA-256 {config.transfer.source[:12]}… and has no checkpoint yet: "
-            "--init must name the model that holds them."
-        )
-    return model.init(config.model, config.train.seed)

@@ -22,22 +22,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kind_jax import model, partition
-from kind_jax.config import Config
+from kind_jax import partition
 from kind_jax.nn.gate import Gate
 from kind_jax.partition import TAILORS
 from kind_jax.train.lazy import LazyAdamState
-
-
-def taken(config: Config) -> int | None:
-    """How many rows a step of this config takes out, None if it works on the whole bank."""
-    if not config.optimizer.lazy_tailors or not any(form.tailors for form in config.model.forms.values()):
-        return None
-    batch, groups = config.train.batch, config.model.num_groups
-    gate = model.class_gate(config.model)
-    index = jax.eval_shape(lambda: gate(jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)).index)
-    rows = math.prod(index.shape)
-    return rows if 2 * rows <= groups else None
 
 
 def in_use(gate: Gate, count: int, groups: int) -> Int[Array, " R"]:

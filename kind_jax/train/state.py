@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from kind_jax import adapters, model, partition
+from kind_jax import partition
 from kind_jax.config import Config
 from kind_jax.partition import TAILORS
 from kind_jax.train import rows
 from kind_jax.train.freeze import moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
+from kind_jax.train.task import Task
 
 
 class Health(NamedTuple):
@@ -45,23 +46,21 @@ class TrainState(NamedTuple):
     averaged: Int[Array, " groups"] | None = None
 
 
-def start(config: Config, collections: partition.Collections) -> TrainState:
+def start(task: Task, collections: partition.Collections) -> TrainState:
     """The state before the first step, with ``collections`` (arrays or ShapeDtypeStructs) as weights."""
+    config, bank = task.config, task.bank
     tx = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.train.steps))
     # A copy: the average must not share buffers with the weights, which the step donates.
     ema = jax.tree.map(jnp.copy, moving(config.optimizer, collections))
-    since = None if rows.taken(config) is None else jnp.zeros(config.model.num_groups, jnp.int32)
+    since = None if bank is None or bank.taken is None else jnp.zeros(bank.groups, jnp.int32)
     none = jnp.zeros((), jnp.int32)
     # Copies: a donated buffer must not be donated twice.
     return TrainState(collections, ema, tx.init(collections), none, Health(jnp.copy(none), jnp.copy(none)), since)
 
 
-def abstract(config: Config) -> TrainState:
+def abstract(task: Task) -> TrainState:
     """Shapes and dtypes of the state; takes no memory."""
-    collections = model.definition(config.model)[1]
-    if config.transfer.method in adapters.METHODS:
-        collections = jax.eval_shape(lambda c: adapters.attach(config.transfer, c), collections)
-    return jax.eval_shape(lambda c: start(config, c), collections)
+    return jax.eval_shape(lambda c: start(task, c), task.shapes())
 
 
 def averaged(config: Config, state: TrainState) -> partition.Collections:

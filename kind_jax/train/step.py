@@ -6,86 +6,45 @@ Dimensions: B images of a step, A micro-batches, M = B / A images of a micro-bat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from kind_jax import adapters, model, partition
+from kind_jax import partition
 from kind_jax.config import Config
-from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
 from kind_jax.train import rows
 from kind_jax.train import state as states
-from kind_jax.train.freeze import held_rows, hold, moving
+from kind_jax.train.freeze import hold, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import Health, TrainState
-
-Batch = dict[str, Any]
-Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
+from kind_jax.train.task import Batch, Metrics, Task
 
 
-class Draws(NamedTuple):
-    """Images with everything random about their step; drawn for the whole batch, so that neither devices nor
-    micro-batches change it."""
-
-    clean: Float[Array, "B H W C"]
-    noise: Float[Array, "B H W C"]
-    t: Float[Array, " B"] | Int[Array, " B"]
-    labels: Int[Array, " B"]
-    null: Bool[Array, " B"]
-    no_embedding: Bool[Array, " B"]
-    gate: Gate
+def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""] | None = None) -> Any:
+    """What is random about one step, a function of the seed and the step number only."""
+    key = jax.random.key(task.config.train.seed if seed is None else seed)
+    return task.draw(batch, jax.random.fold_in(key, step))
 
 
-def draw(config: Config, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""] | None = None) -> Draws:
-    """Noise, times and label drops of one step, a function of the seed and the step number only."""
-    key = jax.random.key(config.train.seed if seed is None else seed)
-    keys = jax.random.split(jax.random.fold_in(key, step), 4)
-    images, labels = batch["image"], batch["label"]
-    size = labels.shape[0]
-    null = jax.random.bernoulli(keys[2], config.train.null, (size,))
-    return Draws(
-        clean=images,
-        noise=jax.random.normal(keys[0], images.shape),
-        t=make_process(config.diffusion, config.model.learn_sigma).draw_times(keys[1], size),
-        labels=labels,
-        null=null,
-        no_embedding=null | jax.random.bernoulli(keys[3], config.train.embedding_dropout, (size,)),
-        gate=model.class_gate(config.model)(labels, null),
-    )
-
-
-def loss(config: Config, collections: partition.Collections, draws: Draws) -> tuple[Float[Array, ""], Metrics]:
-    """Mean denoising loss, and its parts."""
-    process = make_process(config.diffusion, config.model.learn_sigma)
-    labels = jnp.where(draws.no_embedding, config.model.num_classes, draws.labels)
-    noisy = process.corrupt(draws.clean, draws.noise, draws.t)
-    weights = adapters.merge(config.transfer, collections)
-    weights = hold(held_rows(config), weights, jax.lax.stop_gradient(weights))
-    output = model.apply(config.model, weights, noisy, process.model_time(draws.t), labels, draws.gate)
-    parts = jax.tree.map(jnp.mean, process.losses(output, draws.clean, draws.noise, draws.t))
-    return parts["loss"], parts
-
-
-def gradients(
-    config: Config, collections: partition.Collections, draws: Draws
-) -> tuple[partition.Collections, Metrics]:
+def gradients(task: Task, collections: partition.Collections, drawn: Any) -> tuple[partition.Collections, Metrics]:
     """Gradient of the leaves that train, and mean metrics, in ``train.accumulate`` micro-batches."""
-    accumulate = config.train.accumulate
+    accumulate, held = task.config.train.accumulate, task.held
 
-    def of(part: Draws) -> tuple[partition.Collections, Metrics]:
+    def of(part: Any) -> tuple[partition.Collections, Metrics]:
         def f(trained: partition.Collections) -> tuple[Float[Array, ""], Metrics]:
-            return loss(config, partition.overlay(collections, trained), part)
+            weights = partition.overlay(collections, trained)
+            return task.loss(hold(held, weights, jax.lax.stop_gradient(weights)), part)
 
-        return jax.grad(f, has_aux=True)(moving(config.optimizer, collections))
+        return jax.grad(f, has_aux=True)(moving(task.config.optimizer, collections))
 
     if accumulate == 1:
-        return of(draws)
+        return of(drawn)
     # Micro-batch a takes samples a, a + A, ...: a batch axis that is sharded over devices stays sharded.
-    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), draws)
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), drawn)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, jax.tree.map(lambda x: x[0], parts)))
     total, _ = jax.lax.scan(lambda sum_, part: (jax.tree.map(jnp.add, sum_, of(part)), None), zero, parts)
     return jax.tree.map(lambda x: x / accumulate, total)
@@ -114,21 +73,21 @@ def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
 
 
 def make_step(
-    config: Config, *, rate: optax.Schedule | None = None, seed: Integer[Array, ""] | None = None
+    task: Task, *, rate: optax.Schedule | None = None, seed: Integer[Array, ""] | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step for this config; jit it, donating the state.
+    """The step of a task; jit it, donating the state.
 
     Args:
       rate: learning rate by step; None takes the config's. It and ``seed`` may be traced, so that one compiled step
         serves every rate and seed of a sweep.
       seed: of noise, times and label drops; None takes the config's.
     """
+    config, bank, held = task.config, task.bank, task.held
     rate = rate or learning_rate(config.optimizer, config.train.steps)
     tx = make_optimizer(config.optimizer, rate)
-    taken, held = rows.taken(config), held_rows(config)
 
-    def update(state: TrainState, draws: Draws, present: Bool[Array, " rows"]) -> tuple[TrainState, Metrics]:
-        grads, metrics = gradients(config, state.collections, draws)
+    def update(state: TrainState, drawn: Any, present: Bool[Array, " rows"]) -> tuple[TrainState, Metrics]:
+        grads, metrics = gradients(task, state.collections, drawn)
         # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
             partition.overlay(jax.tree.map(jnp.zeros_like, state.collections), grads),
@@ -153,12 +112,14 @@ def make_step(
         return new, metrics
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        draws = draw(config, batch, state.step, seed)
-        if taken is None:
-            return update(state, draws, groups_present(draws.gate, config.model.num_groups))
-        used = rows.in_use(draws.gate, taken, config.model.num_groups)
-        draws = draws._replace(gate=rows.among(draws.gate, used))
-        new, metrics = update(states.take(config, state, used), draws, groups_present(draws.gate, taken))
+        drawn = draw(task, batch, state.step, seed)
+        if bank is None:
+            return update(state, drawn, jnp.zeros(0, bool))
+        if bank.taken is None:
+            return update(state, drawn, groups_present(drawn.gate, bank.groups))
+        used = rows.in_use(drawn.gate, bank.taken, bank.groups)
+        drawn = drawn._replace(gate=rows.among(drawn.gate, used))
+        new, metrics = update(states.take(config, state, used), drawn, groups_present(drawn.gate, bank.taken))
         return states.put(state, used, new), metrics
 
     return step

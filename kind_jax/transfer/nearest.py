@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from kind_jax import model, partition
+from kind_jax import partition
 from kind_jax.config import Config
 from kind_jax.data.dataset import MemorySource, Source, open_dataset
 from kind_jax.data.folder import FolderSource
 from kind_jax.data.latents import LatentFiles, MemoryLatents
 from kind_jax.deploy.bundle import Bundle
+from kind_jax.diffusing.task import DiffusionTask, Drawn
 from kind_jax.diffusion.process import make_process
 from kind_jax.nn.gate import Gate
 
@@ -24,15 +25,18 @@ IMAGES, DRAWS = 32, 4  # images of a group, and noisy copies of each
 @functools.partial(jax.jit, static_argnums=0)
 def _loss(config: Config, collections: partition.Collections, images: Float[Array, "B H W C"], row: Array) -> Array:
     """Mean denoising loss of images with one group's tailors on, the same noise and times for every row."""
-    process = make_process(config.diffusion, config.model.learn_sigma)
+    process, count = make_process(config.diffusion, config.model.learn_sigma), images.shape[0]
     noise_key, time_key = jax.random.split(jax.random.key(0))
-    noise, t = jax.random.normal(noise_key, images.shape), process.draw_times(time_key, images.shape[0])
-    gate = Gate(row.reshape(1, 1), jnp.ones((1, 1)))
-    labels = jnp.full(images.shape[0], config.model.num_classes)
-    output = model.apply(
-        config.model, collections, process.corrupt(images, noise, t), process.model_time(t), labels, gate
+    drawn = Drawn(
+        clean=images,
+        noise=jax.random.normal(noise_key, images.shape),
+        t=process.draw_times(time_key, count),
+        labels=jnp.zeros(count, jnp.int32),
+        null=jnp.zeros(count, bool),
+        no_embedding=jnp.ones(count, bool),
+        gate=Gate(row.reshape(1, 1), jnp.ones((1, 1))),
     )
-    return jnp.mean(process.losses(output, images, noise, t)["loss"])
+    return DiffusionTask(config).loss(collections, drawn)[0]
 
 
 def _labels(records: Source) -> Int32[np.ndarray, " N"]:

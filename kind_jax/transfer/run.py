@@ -10,6 +10,7 @@ import jax
 from kind_jax.config import Config
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.identity import fingerprint
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.freeze import moving
 from kind_jax.train.loop import Summary, train
@@ -37,7 +38,7 @@ class Footprint:
 
 def footprint(config: Config) -> Footprint:
     """The footprint of a config that :func:`kind_jax.transfer.plan.plan` completed, or of any other run."""
-    state = states.abstract(config)
+    state = states.abstract(task_of(config))
 
     def total(tree: object) -> int:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

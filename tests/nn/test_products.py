@@ -1,7 +1,5 @@
 """The order of products, per-sample components and GELU: equal to the plain formulas, forward and backward."""
 
-import dataclasses
-
 import chex
 import jax
 import jax.numpy as jnp

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+from kind_jax import chips
 from kind_jax.cli import main
 from kind_jax.config import MeshConfig
 from kind_jax.deploy import cost
 from kind_jax.errors import UserError
-from kind_jax.plan import chips, collectives, compiled, estimate
+from kind_jax.plan import collectives, compiled, estimate
+from kind_jax.tasks import task_of
 from kind_jax.train import sharding
 from kind_jax.train import state as states
 from tests.tiny import CONFIG, change
@@ -47,7 +49,7 @@ def step():
 @pytest.mark.parametrize("mesh", ["8", "2x2x2", "1x8"])
 def test_state_bytes_are_those_of_a_placed_state(mesh):
     config, devices = on(EIGHT_GROUPS, mesh)
-    shapes = states.abstract(config)
+    shapes = states.abstract(task_of(config))
     shardings = sharding.shard_like(shapes, sharding.make_mesh(config.mesh, devices))
     placed = jax.tree.map(lambda leaf, s: jax.device_put(np.zeros(leaf.shape, leaf.dtype), s), shapes, shardings)
 

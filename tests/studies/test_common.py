@@ -17,6 +17,7 @@ from kind_jax import model
 from kind_jax.data import pipeline
 from kind_jax.data.dataset import open_dataset
 from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
 
@@ -76,8 +77,8 @@ def test_one_compiled_step_serves_every_rate_and_seed_as_the_trainer_would(commo
     assert trainer._step._cache_size() == 1
     tuned = tiny.change(config, optimizer={"learning_rate": 5e-3}, train={"seed": 7})
     data = pipeline.batches(open_dataset(tuned.data, "train"), batch=8, seed=7)
-    state = jax.jit(functools.partial(states.start, tuned))(jax.tree.map(jnp.asarray, initial))
-    step = jax.jit(make_step(tuned))
+    state = jax.jit(functools.partial(states.start, task_of(tuned)))(jax.tree.map(jnp.asarray, initial))
+    step = jax.jit(make_step(task_of(tuned)))
     for _ in range(3):
         state, _ = step(state, next(data))
     # Two programs round differently, and Adam enlarges that; another rate or seed differs by a thousandth.

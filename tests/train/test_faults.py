@@ -56,7 +56,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_with_a_diagnostic(p
     folder = tmp_path / "run" / "diagnostics" / "step_0000007"
     report = json.loads((folder / "report.json").read_text())
     assert (report["step"], report["losses"]["loss"]) == (7, "nan")
-    assert report["not_finite"] == {"images": 64, "weights": 0}
+    assert report["not_finite"] == {"image": 64, "label": 0, "weights": 0}
     assert "params.blocks.attention.qkv.bias" in report["gradients_not_finite"]
     assert all(isinstance(value, float) for value in report["largest_weights"].values())  # of before the fault
     with np.load(folder / "batch.npz") as batch:

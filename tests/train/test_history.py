@@ -12,6 +12,7 @@ import tiny
 from kind_jax import sealed
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint, history, leaves, manifest
 from kind_jax.train import state as states
 from kind_jax.train.loop import train
@@ -182,15 +183,15 @@ def test_a_checkpoint_of_another_run_is_refused(copy, change, message):
 
 def test_a_setting_that_is_newer_than_a_checkpoint_has_its_default(copy):
     edit_meta(copy, 12, lambda m: m["config"]["data"].pop("flip"))
-    assert checkpoint.load_collections(copy / "checkpoints", 12, CONFIG, ["learngenes"])["learngenes"]
+    assert checkpoint.load_collections(copy / "checkpoints", 12, task_of(CONFIG), ["learngenes"])["learngenes"]
     flipping = tiny.change(CONFIG, data={"flip": True})
     with pytest.raises(UserError, match=r"12 was trained with another config: data.flip was False, now True"):
-        checkpoint.load_collections(copy / "checkpoints", 12, flipping, ["learngenes"])
+        checkpoint.load_collections(copy / "checkpoints", 12, task_of(flipping), ["learngenes"])
 
 
 def test_another_dtype_is_refused_and_never_cast(copy):
     wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "bfloat16"), states.abstract(CONFIG).collections
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "bfloat16"), states.abstract(task_of(CONFIG)).collections
     )
     with pytest.raises(UserError, match=r"learngenes: 'blocks/.*' has dtype float32, but this model needs bfloat16"):
         checkpoint._load(copy / "checkpoints", 12, CONFIG, wanted)

@@ -17,6 +17,7 @@ from kind_jax.data import pipeline
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint, history, loop
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
@@ -37,7 +38,7 @@ def input_at(position):
 def everything(directory, step):
     """All arrays of a checkpoint and the position of its input."""
     data = input_at(0)
-    state = Checkpoints(directory / "checkpoints", CONFIG).restore(step, states.abstract(CONFIG), data)
+    state = Checkpoints(directory / "checkpoints", CONFIG).restore(step, states.abstract(task_of(CONFIG)), data)
     return jax.device_get(state), data.get_state()
 
 
@@ -81,7 +82,7 @@ def test_any_collection_loads_alone(whole_run, tmp_path, name):
     for item in copy.iterdir():
         if item.is_dir() and item.name not in (name, "meta"):
             shutil.rmtree(item)
-    loaded = checkpoint.load_collections(tmp_path, 40, CONFIG, [name], weights="raw")
+    loaded = checkpoint.load_collections(tmp_path, 40, task_of(CONFIG), [name], weights="raw")
     state, _ = everything(whole_run, 40)
     chex.assert_trees_all_equal(jax.device_get(loaded), {name: state.collections[name]})
 
@@ -90,10 +91,10 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(whole_run):
     smaller = tiny.change(CONFIG, model={"factor": {"learngenes": 5}})
     directory = whole_run / "checkpoints"
     with pytest.raises(UserError, match=r"ema_learngenes: 'blocks/attention/qkv/s' has shape \(2, 6\).*needs \(2, 5\)"):
-        checkpoint.load_collections(directory, 40, smaller, ["learngenes"])
+        checkpoint.load_collections(directory, 40, task_of(smaller), ["learngenes"])
     more = tiny.change(CONFIG, model={"factor": {"projections": ("qkv", "mlp_out", "o")}})
     with pytest.raises(UserError, match="lacks the array 'blocks/attention/o/s'"):
-        checkpoint.load_collections(directory, 40, more, ["learngenes"])
+        checkpoint.load_collections(directory, 40, task_of(more), ["learngenes"])
 
 
 def test_fewer_steps_than_done_are_refused(whole_run):
@@ -174,7 +175,7 @@ def test_the_host_is_one_step_ahead_of_the_device(tmp_path, monkeypatch):
 
 def test_a_log_file_hears_at_once_what_goes_on(tmp_path, capsys):
     config = tiny.change(CONFIG, train={"steps": 2, "log_every": 1, "sample_every": 0})
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(states.abstract(config).collections))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(states.abstract(task_of(config)).collections))
     for done, begins in ((0, "making the weights of step 0 ..."), (1, "reading the checkpoint of step 1 ...")):
         train(config, tmp_path / "run", stop_after=done + 1)
         lines = capsys.readouterr().out.splitlines()

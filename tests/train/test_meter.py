@@ -9,14 +9,16 @@ from kind_jax import model
 from kind_jax.config import FactorConfig
 from kind_jax.deploy import cost
 from kind_jax.train import meter as meters
-from kind_jax.train.meter import Meter, describe, step_flops
+from kind_jax.train.meter import Meter, describe
 from kind_jax.train.profile import Profile
+
+FLOPS = 6e7  # of a step
 
 
 def test_waits_are_shares_of_the_wall_time_of_their_interval(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(meters, "peak_flops", lambda kind: 1e9)
-    meter = Meter(tiny.CONFIG, clock=lambda: now[0])
+    meter = Meter(FLOPS, clock=lambda: now[0])
 
     def spend(seconds, what=None):
         if what is None:
@@ -35,7 +37,7 @@ def test_waits_are_shares_of_the_wall_time_of_their_interval(monkeypatch):
     second = meter.read()
     assert second["input_wait"] == pytest.approx(0.1)
     assert second["checkpoint_stall"] == pytest.approx(0.2)
-    assert meter.mfu(3.0) == pytest.approx(3 * step_flops(tiny.CONFIG) / (8 * 1e9))  # of eight devices
+    assert meter.mfu(3.0) == pytest.approx(3 * FLOPS / (8 * 1e9))  # of eight devices
     assert describe(second) == ["input wait 10 %", "checkpoint stall 20 %"]
     assert meter.summary() == "input wait 10.0 %, checkpoint stall 10.0 %, sampling 0.0 % of 20 s"
 

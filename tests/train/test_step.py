@@ -13,8 +13,11 @@ import pytest
 import tiny
 
 from kind_jax.config import CollectionConfig, MeshConfig
+from kind_jax.diffusing import task as diffusing
 from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
 from kind_jax.train import rows, sharding, state, step
+from kind_jax.train.task import Bank
 
 BATCH = {
     "image": np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32),
@@ -24,12 +27,12 @@ ABSENT = (0, 2, 4, 6, 7, 8, 9)
 
 
 def start(config):
-    return state.start(config, tiny.weights(config.model))
+    return state.start(task_of(config), tiny.weights(config.model))
 
 
 @functools.lru_cache
 def compiled(config):
-    return jax.jit(step.make_step(config))
+    return jax.jit(step.make_step(task_of(config)))
 
 
 def run(config, steps=3, batch=BATCH):
@@ -41,9 +44,9 @@ def run(config, steps=3, batch=BATCH):
 
 def test_the_step_compiles_once_and_learns():
     config = tiny.change(tiny.CONFIG, train={"null": 0.0}, optimizer={"learning_rate": 5e-3})
-    draws = step.draw(config, jax.tree.map(jnp.asarray, BATCH), jnp.asarray(10_000))
-    loss = jax.jit(lambda c: step.loss(config, c, draws)[0])
-    f = jax.jit(chex.assert_max_traces(step.make_step(config), 1), donate_argnums=0)
+    draws = step.draw(task_of(config), jax.tree.map(jnp.asarray, BATCH), jnp.asarray(10_000))
+    loss = jax.jit(lambda c: task_of(config).loss(c, draws)[0])
+    f = jax.jit(chex.assert_max_traces(step.make_step(task_of(config)), 1), donate_argnums=0)
     current = start(config)
     before = loss(current.collections)
     for _ in range(60):
@@ -119,7 +122,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_no_moment():
     config = tiny.change(tiny.CONFIG, train={"skip_nonfinite": 1})
     good = jax.tree.map(jnp.asarray, BATCH)
     bad = good | {"image": good["image"].at[0].set(jnp.nan)}
-    run = jax.jit(step.make_step(config))
+    run = jax.jit(step.make_step(task_of(config)))
     state, _ = run(start(config), good)
     held, metrics = run(state, bad)
     assert (int(held.step), int(metrics["nonfinite_steps"])) == (2, 1)
@@ -134,11 +137,11 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_no_moment():
 
 
 def test_micro_batches_do_not_change_the_gradient():
-    draws = step.draw(tiny.CONFIG, jax.tree.map(jnp.asarray, BATCH), jnp.zeros((), jnp.int32))
+    draws = step.draw(task_of(tiny.CONFIG), jax.tree.map(jnp.asarray, BATCH), jnp.zeros((), jnp.int32))
     weights = start(tiny.CONFIG).collections
-    whole, _ = jax.jit(step.gradients, static_argnums=0)(tiny.CONFIG, weights, draws)
+    whole, _ = jax.jit(step.gradients, static_argnums=0)(task_of(tiny.CONFIG), weights, draws)
     parts, _ = jax.jit(step.gradients, static_argnums=0)(
-        tiny.change(tiny.CONFIG, train={"accumulate": 4}), weights, draws
+        task_of(tiny.change(tiny.CONFIG, train={"accumulate": 4})), weights, draws
     )
     chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-6)
 
@@ -163,12 +166,12 @@ def test_the_mesh_does_not_change_the_result(shape, classes):
         optimizer={"eps": 1e-3},
     )
     mesh = sharding.make_mesh(config.mesh, jax.devices()[: np.prod(shape)])
-    where = sharding.shard_like(state.abstract(config), mesh)
-    current = jax.jit(lambda c: state.start(config, c), out_shardings=where)(
+    where = sharding.shard_like(state.abstract(task_of(config)), mesh)
+    current = jax.jit(lambda c: state.start(task_of(config), c), out_shardings=where)(
         jax.device_put(tiny.weights(config.model), where.collections)
     )
     batch = jax.device_put(BATCH, sharding.batch_sharding(mesh))
-    f = jax.jit(step.make_step(config), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
+    f = jax.jit(step.make_step(task_of(config)), donate_argnums=0, out_shardings=(where, sharding.replicated(mesh)))
     program = f.lower(current, batch).compile()
 
     # What the compiled program holds on a device: every array of weights, averages and moments is split as promised.
@@ -224,11 +227,11 @@ def test_null_samples_and_embedding_dropout():
         jnp.asarray, {"image": np.zeros((4000, 1, 1, 1), np.float32), "label": np.zeros(4000, np.int32)}
     )
     config = tiny.change(tiny.CONFIG, train={"null": 0.2, "embedding_dropout": 0.5})
-    draws = step.draw(config, batch, jnp.zeros((), jnp.int32))
+    draws = step.draw(task_of(config), batch, jnp.zeros((), jnp.int32))
     assert abs(float(draws.null.mean()) - 0.2) < 0.03
     assert abs(float(draws.no_embedding.mean()) - 0.6) < 0.03  # 0.2 + 0.8 * 0.5
     assert bool(jnp.all(draws.no_embedding | ~draws.null))
-    other = step.draw(config, batch, jnp.ones((), jnp.int32))
+    other = step.draw(task_of(config), batch, jnp.ones((), jnp.int32))
     assert not np.array_equal(draws.noise, other.noise)
 
 
@@ -256,16 +259,16 @@ def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, accumulate, monke
     labels = np.random.default_rng(0).integers(0, 40, (60, 8)).astype(np.int32)
 
     def trained():
-        f, current = jax.jit(step.make_step(config), donate_argnums=0), start(config)
+        f, current = jax.jit(step.make_step(task_of(config)), donate_argnums=0), start(config)
         for row in labels:
             current, metrics = f(current, {**BATCH, "label": row})
         return state.averaged(config, current), current, metrics
 
-    assert rows.taken(config) == 8
+    assert task_of(config).bank.taken == 8
     average, few, metrics = trained()
     assert few.averaged is not None
     assert len(set(np.asarray(few.averaged))) > 5
-    monkeypatch.setattr(rows, "taken", lambda config: None)
+    monkeypatch.setattr(diffusing, "_bank", lambda config: Bank(config.model.num_groups, None))
     dense, whole, expected = trained()
     assert whole.averaged is None
     chex.assert_trees_all_close(few.collections, whole.collections, rtol=1e-4, atol=1e-5)
@@ -277,7 +280,7 @@ def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, accumulate, monke
 def test_a_step_costs_no_more_flops_with_more_classes():
     def flops(classes):
         config = tiny.change(tiny.CONFIG, model={"num_classes": classes, "label_embedding": False})
-        lowered = jax.jit(step.make_step(config)).lower(state.abstract(config), BATCH)
+        lowered = jax.jit(step.make_step(task_of(config))).lower(state.abstract(task_of(config)), BATCH)
         return lowered.compile().cost_analysis()["flops"]
 
     assert flops(4000) < 1.1 * flops(40)

@@ -17,6 +17,7 @@ from kind_jax.deploy.compose import compose
 from kind_jax.deploy.groups import grow
 from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint, state
 from kind_jax.train.freeze import hold
 from kind_jax.train.loop import train
@@ -50,8 +51,8 @@ def two_steps(config, collections, steps=2):
         "image": rng.uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32),
         "label": (np.arange(8) % config.model.num_classes).astype(np.int32),
     }
-    before = jax.jit(functools.partial(state.start, config))(jax.tree.map(jnp.asarray, collections))
-    step, after = jax.jit(make_step(config)), before
+    before = jax.jit(functools.partial(state.start, task_of(config)))(jax.tree.map(jnp.asarray, collections))
+    step, after = jax.jit(make_step(task_of(config))), before
     for _ in range(steps):
         after, _ = step(after, batch)
     return before, after
@@ -122,7 +123,7 @@ def test_thawed_parts_train_too(tmp_path):
             np.testing.assert_array_equal(leaf, old[path])
     wrong = prepare(source, tiny.change(NEW, transfer={"thaw": ("head",)}))
     with pytest.raises(UserError, match=r"optimizer.params.thaw names 'head'.*'final'"):
-        state.abstract(wrong)
+        state.abstract(task_of(wrong))
 
 
 def test_heuristic_learngenes_inherit_only_the_named_blocks(tmp_path):
@@ -221,7 +222,7 @@ def test_a_transfer_resumes_exactly_and_belongs_to_its_source(tmp_path):
     transfer(source, config, tmp_path / "parts", stop_after=2)
     transfer(source, config, tmp_path / "parts")
     whole, parts = (
-        checkpoint.load_collections(tmp_path / name / "checkpoints", 4, prepare(source, config))
+        checkpoint.load_collections(tmp_path / name / "checkpoints", 4, task_of(prepare(source, config)))
         for name in ("whole", "parts")
     )
     chex.assert_trees_all_equal(whole, parts)
@@ -241,7 +242,7 @@ def test_a_run_with_adapters_opens_as_the_merged_dense_model(tmp_path):
     config = tiny.change(NEW, model=DENSE, transfer={"method": "lora", "rank": 2}, optimizer={"learning_rate": 0.01})
     transfer(source, config, tmp_path / "run")
     complete = prepare(source, config)
-    raw = checkpoint.load_collections(tmp_path / "run" / "checkpoints", 4, complete)
+    raw = checkpoint.load_collections(tmp_path / "run" / "checkpoints", 4, task_of(complete))
     opened = open_bundle(tmp_path / "run")
     assert set(opened.collections) == {"learngenes", "tailors", "params"}
     wanted = adapters.merge(complete.transfer, raw)
@@ -277,4 +278,4 @@ def test_everything_frozen_is_refused():
     config = tiny.change(tiny.CONFIG, optimizer={"learngenes": frozen, "tailors": frozen, "params": frozen})
     assert isinstance(config, Config)
     with pytest.raises(UserError, match="leaves nothing to train"):
-        state.abstract(config)
+        state.abstract(task_of(config))

@@ -13,9 +13,10 @@ from kind_jax.cli import main
 from kind_jax.config import MeshConfig
 from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import open_bundle
+from kind_jax.diffusing import samples
 from kind_jax.errors import UserError
 from kind_jax.images import grid
-from kind_jax.train import samples
+from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.run import differences
 from kind_jax.train.sharding import make_mesh
@@ -166,7 +167,7 @@ def test_the_vae_of_a_run(models):
 
 def test_the_grids_of_a_run(models, tmp_path, capsys):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    state = states.start(CONFIG, tiny.weights(CONFIG.model))
+    state = states.start(task_of(CONFIG), tiny.weights(CONFIG.model))
     shapes = {}
     for name in ("vae", "other"):
         path = tmp_path / f"{name}.png"

@@ -1,0 +1,141 @@
+"""Denoising: what a run of a diffusion transformer trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from kind_jax import adapters, model, partition
+from kind_jax.config import Config
+from kind_jax.config.capacity import check_capacity
+from kind_jax.data.dataset import Dataset
+from kind_jax.deploy import cost
+from kind_jax.diffusing import fits, samples
+from kind_jax.diffusion.process import make_process
+from kind_jax.errors import UserError
+from kind_jax.nn.gate import Gate
+from kind_jax.train import hosts
+from kind_jax.train.state import TrainState
+from kind_jax.train.task import Bank, Batch, Metrics
+from kind_jax.vae import pictures
+
+_LABELS = "params/label_embed/table"  # the last row is the null class's
+
+
+class Drawn(NamedTuple):
+    """Images with everything random about their step: noise, times and label drops."""
+
+    clean: Float[Array, "B H W C"]
+    noise: Float[Array, "B H W C"]
+    t: Float[Array, " B"] | Int[Array, " B"]
+    labels: Int[Array, " B"]
+    null: Bool[Array, " B"]
+    no_embedding: Bool[Array, " B"]
+    gate: Gate
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionTask:
+    """See :class:`kind_jax.train.task.Task`."""
+
+    config: Config
+
+    @property
+    def bank(self) -> Bank:
+        return _bank(self.config)
+
+    @property
+    def held(self) -> dict[str, tuple[int, ...]]:
+        """A transfer to new classes trains their rows of the label embedding and holds the null row: the new classes
+        can then join the model that they were learned beside, as its unconditional branch is still the same. Rows of
+        tailors cannot be held by number, as a step takes some out of the bank."""
+        return {_LABELS: (-1,)} if self.config.transfer.method == "kind" else {}
+
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        settings, size = self.config.model, self.config.train.batch
+        return {
+            "image": jax.ShapeDtypeStruct((size, settings.size, settings.size, settings.channels), jnp.float32),
+            "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+        }
+
+    def shapes(self) -> partition.Collections:
+        collections, transfer = model.definition(self.config.model)[1], self.config.transfer
+        if transfer.method in adapters.METHODS:
+            collections = jax.eval_shape(lambda c: adapters.attach(transfer, c), collections)
+        return collections
+
+    def init(self) -> partition.Collections:
+        transfer = self.config.transfer
+        if transfer.method != "none":
+            raise UserError(
+                f"transfer.method is {transfer.method!r}, so the run starts from another model: use kind-jax transfer."
+            )
+        if transfer.source:
+            raise UserError(
+                f"the run begins from the weights with SHA-256 {transfer.source[:12]}… and has no checkpoint yet: "
+                "--init must name the model that holds them."
+            )
+        return model.init(self.config.model, self.config.train.seed)
+
+    def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
+        config, keys = self.config, jax.random.split(key, 4)
+        images, labels = batch["image"], batch["label"]
+        size = labels.shape[0]
+        null = jax.random.bernoulli(keys[2], config.train.null, (size,))
+        return Drawn(
+            clean=images,
+            noise=jax.random.normal(keys[0], images.shape),
+            t=make_process(config.diffusion, config.model.learn_sigma).draw_times(keys[1], size),
+            labels=labels,
+            null=null,
+            no_embedding=null | jax.random.bernoulli(keys[3], config.train.embedding_dropout, (size,)),
+            gate=model.class_gate(config.model)(labels, null),
+        )
+
+    def loss(self, collections: partition.Collections, drawn: Drawn) -> tuple[Float[Array, ""], Metrics]:
+        """Mean denoising loss, and its parts. The bank may hold fewer groups than the config, if the gate fits it."""
+        config = self.config
+        process = make_process(config.diffusion, config.model.learn_sigma)
+        labels = jnp.where(drawn.no_embedding, config.model.num_classes, drawn.labels)
+        noisy = process.corrupt(drawn.clean, drawn.noise, drawn.t)
+        weights = adapters.merge(config.transfer, collections)
+        output = model.apply(config.model, weights, noisy, process.model_time(drawn.t), labels, drawn.gate)
+        parts = jax.tree.map(jnp.mean, process.losses(output, drawn.clean, drawn.noise, drawn.t))
+        return parts["loss"], parts
+
+    def bound(self, dataset: Dataset, *, begins: bool) -> tuple[DiffusionTask, list[str]]:
+        fits.check_data(self.config, dataset)
+        lines = check_capacity(self.config, strict=begins)
+        config = fits.with_scale(self.config, dataset)
+        if hosts.is_first():
+            pictures.check(config)
+        return DiffusionTask(config), lines
+
+    def flops(self) -> float:
+        """What ``model.remat`` computes again is not counted, as usual for model FLOPs utilisation (Chowdhery et al.
+        2022, PaLM, appendix B)."""
+        return 3.0 * cost.products(self.config.model, self.config.train.batch).total
+
+    def watch(self, state: TrainState, mesh: Mesh, directory: Path, step: int) -> None:
+        """A grid of class-conditional samples."""
+        samples.save_samples(self.config, state, mesh, directory / "samples" / f"step_{step:07d}.png")
+
+
+@functools.lru_cache(maxsize=32)
+def _bank(config: Config) -> Bank:
+    """A step takes rows out of the bank where at most half of them can be in use."""
+    groups = config.model.num_groups
+    if not config.optimizer.lazy_tailors or not any(form.tailors for form in config.model.forms.values()):
+        return Bank(groups, None)
+    gate, size = model.class_gate(config.model), config.train.batch
+    index = jax.eval_shape(lambda: gate(jnp.zeros(size, jnp.int32), jnp.zeros(size, bool)).index)
+    rows = math.prod(index.shape)
+    return Bank(groups, rows if 2 * rows <= groups else None)

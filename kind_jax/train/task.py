@@ -1,0 +1,113 @@
+"""What a run trains. The trainer knows tasks, and no model: a task says what there is to train, what is random about a
+step, and what its loss is; everything else is the trainer's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from kind_jax.config import Config
+from kind_jax.data.dataset import Dataset
+from kind_jax.nn.gate import Gate
+from kind_jax.partition import Collections
+
+Batch = dict[str, Any]
+"""Arrays by name, each with the batch as leading axis."""
+
+Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
+
+
+class Bank(NamedTuple):
+    """The bank of tailors of a model that has some.
+
+    Attributes:
+      groups: rows of the bank.
+      taken: how many rows a step takes out and works on, see :mod:`kind_jax.train.rows`; None if it works on all.
+    """
+
+    groups: int
+    taken: int | None
+
+
+class Drawn(Protocol):
+    """A NamedTuple of arrays [B, ...]: a batch with everything random about its step.
+
+    It is drawn for the whole batch, so that neither devices nor micro-batches change it. ``gate`` names the rows of the
+    bank that samples switch on; the trainer replaces it where it takes rows out of the bank.
+    """
+
+    @property
+    def gate(self) -> Gate: ...
+
+    def _replace(self, **changes: Any) -> Any: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Frozen and hashable: jit takes it as a static argument."""
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run."""
+        ...
+
+    @property
+    def bank(self) -> Bank | None:
+        """None for a model without gates, whose ``Drawn`` needs none."""
+        ...
+
+    @property
+    def held(self) -> dict[str, tuple[int, ...]]:
+        """Rows that stay in leaves that train, by path: indices of the leading axis, from its end where negative."""
+        ...
+
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the input pipeline gives a step: shapes of the global batch."""
+        ...
+
+    def shapes(self) -> Collections:
+        """The collections as ShapeDtypeStructs; takes no memory."""
+        ...
+
+    def init(self) -> Collections:
+        """The weights of step 0 of a run that begins from no other model, the same on every host.
+
+        Raises:
+          UserError: the run must begin from another one.
+        """
+        ...
+
+    def draw(self, batch: Batch, key: PRNGKeyArray) -> Any:
+        """The :class:`Drawn` of one step, whose key follows from the seed and the step number alone."""
+        ...
+
+    def loss(self, collections: Collections, drawn: Any) -> tuple[Float[Array, ""], Metrics]:
+        """The mean loss of samples, and figures to log, ``loss`` among them."""
+        ...
+
+    def bound(self, dataset: Dataset, *, begins: bool) -> tuple[Task, list[str]]:
+        """This task, completed by what follows from its data, and warnings about settings that leave it weak.
+
+        Args:
+          begins: whether the run is a new one: one that goes on is warned of what a new one is refused.
+
+        Raises:
+          UserError: model and data do not fit each other, or a setting starves the model.
+        """
+        ...
+
+    def flops(self) -> float:
+        """FLOPs of the matrix products of one step: forward, and twice that backward."""
+        ...
+
+    def watch(self, state: Any, mesh: Mesh, directory: Path, step: int) -> None:
+        """What people look at every ``train.sample_every`` steps, written below the run's ``directory``.
+
+        Every host calls it, with a :class:`kind_jax.train.state.TrainState`; the first alone writes.
+        """
+        ...
