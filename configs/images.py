@@ -21,6 +21,7 @@ from kind_jax.config import (
 )
 from kind_jax.data.folder import has_test_split
 from kind_jax.data.look import look
+from kind_jax.errors import UserError
 
 LARGEST = 64  # pixels; larger images are trained on in this size unless data.size is given
 TOKENS = 64  # patches of an image, at most
@@ -30,6 +31,8 @@ HELD_OUT = 0.1  # of a folder without a test split
 def get_config(given: Mapping[str, Any]) -> Config:
     """The config for ``data.path``; ``given`` are the settings that the user has decided on, by their dotted names."""
     named = {name.removeprefix("data."): value for name, value in given.items() if name.startswith("data.")}
+    if named.get("source", "folder") != "folder":
+        raise UserError(f"data.source is {named['source']!r}, but it must be 'folder' with --config images.")
     held_out = 0.0 if has_test_split(named.get("path")) else HELD_OUT
     data = DataConfig(**{"source": "folder", "held_out": held_out, **named})
     seen = look(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -35,6 +37,7 @@ VERBS = {
     "plan": "compile the train step for hardware that is not here: whether it fits, how long a step takes",
 }
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _ON_SEVERAL_HOSTS = ("train", "transfer")
 
 _USAGE = "\n".join(
@@ -87,12 +90,34 @@ def _ended(verb: str, error: BaseException) -> int | None:
         return _stopped(verb)
     if isinstance(error, UserError):
         return _refused(str(error))
-    if isinstance(error, BrokenPipeError):  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    if isinstance(error, BrokenPipeError):
+        return _unheard(verb)
     if isinstance(error, OSError) and error.filename is not None:  # a path that no check foresaw: too long, say
         return _refused(f"{os.fsdecode(error.filename)!r:.200} cannot be used: {error.strerror}.")
+    if isinstance(error, OSError) and error.errno in _FULL:  # files of ours have names: it is what we print
+        _mute()
+        return _refused(f"the output cannot be written to where it goes: {error.strerror}.")
     return None
+
+
+def _unheard(verb: str) -> int:
+    """The reader of our output has gone, like ``head`` after its lines; returns the exit code, which is not success."""
+    _mute()
+    if verb in _ON_SEVERAL_HOSTS:
+        with contextlib.suppress(OSError):  # of standard error, which may have had the same reader
+            print(
+                "error: whatever read the output has ended, and so did this; the same command goes on from the last "
+                "checkpoint",
+                file=sys.stderr,
+            )
+        return EXIT_RESTARTABLE
+    return 128 + signal.SIGPIPE
+
+
+def _mute() -> None:
+    """Let Python flush what is left at its end into nothing, or it would fail at it again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stopped(verb: str) -> int:

@@ -99,14 +99,15 @@ def _amount(option: str, text: str | None) -> int | None:
 
 
 def _importance(bundle: Bundle, classes: tuple[int, ...]) -> dict[str, Importance]:
-    import numpy as np
-
-    from kind_jax.data.dataset import open_dataset
     from kind_jax.deploy.importance import estimate
+    from kind_jax.evaluate.reference import open_real
 
-    data = open_dataset(bundle.config.data, "train").source
-    records = data.gather(np.arange(min(len(data), 50_000)))
-    return estimate(bundle, records["image"], records["label"], classes=classes)
+    settings = bundle.config.model
+    real = open_real(
+        bundle.config.data, "train", bundle.class_names, classes, (settings.size, settings.size, settings.channels),
+        instead="let --data.path name one that has all of them, or choose another --criterion",
+    )  # fmt: skip
+    return estimate(bundle, *real.arrays(50_000, 1 << 32), classes=classes)
 
 
 def _show(composed: Composed, source: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from kind_jax.commands.console import check_file, say_paths
-from kind_jax.errors import UserError
+from kind_jax.errors import NoSplitError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROWS = 6
 _MOST = 1_000_000  # samples, which are held in memory
+_FEW = 1000  # images, of which the judge could be left with too few to measure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,19 +55,21 @@ def run(args: list[str]) -> int:
         raise UserError(f"--judge-steps is {parsed.judge_steps}, but it must be 1 or more.")
     if parsed.judge_bound is not None and not 0 <= parsed.judge_bound <= 1:
         raise UserError(f"--judge-bound is {parsed.judge_bound}, but it must be between 0 and 1.")
-    check_file(parsed.out)
 
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.files import atomic_write_text
     from kind_jax.report import render_report
 
+    out = parsed.out or parsed.source / "report.html"
+    check_file(out)
     bundle = open_bundle(parsed.source)
     loss = _loss(parsed.source)  # may refuse the metrics, so before the work
     # The judge looks at the pixels of the training images, which a data set of latents does not have.
     latent = bundle.config.data.source == "latents"
+    if not latent:
+        _check_data(bundle)
     summary, quality = ([], None) if latent else _quality(bundle, parsed)
     sections = [loss, *_grids(bundle, parsed.seed), quality, *_anatomy(bundle)]
-    out = parsed.out or parsed.source / "report.html"
     title = f"{parsed.source.name}: step {bundle.step}"
     atomic_write_text(out, render_report(title, summary, [s for s in sections if s is not None]))
     for name, value in summary:
@@ -74,6 +77,28 @@ def run(args: list[str]) -> int:
     names = ("checkpoints", "metrics.jsonl", "samples", "samples.png", "energy.png", "artifact")
     say_paths("everything lies in", {"report": out, **{name: parsed.source / name for name in names}})
     return 0
+
+
+def _check_data(bundle: Bundle) -> None:
+    """Refuse a data set that lacks a class of the model, or has too few images to be measured, before any work."""
+    import numpy as np
+
+    from kind_jax.evaluate import judge_net
+    from kind_jax.evaluate.judge import hold_out
+    from kind_jax.evaluate.metrics import check_count
+    from kind_jax.evaluate.reference import open_real
+
+    shape = (bundle.config.model.size, bundle.config.model.size, bundle.config.model.channels)
+    classes = tuple(range(len(bundle.class_names)))
+    instead = "give the data set its pictures back, or compose or shrink the model for the classes that are left"
+    real = open_real(bundle.config.data, "train", bundle.class_names, classes, shape, instead=instead)
+    count = len(real.dataset.source)
+    try:
+        open_real(bundle.config.data, "test", bundle.class_names, None, shape)
+    except NoSplitError:  # the judge holds some of the training images out
+        if count < _FEW:
+            count = int(np.sum(~hold_out(real.arrays(_FEW, 1 << 31)[1])))
+    check_count(count, judge_net.FEATURES, "the number of training images that the judge learns from")
 
 
 def _loss(directory: Path) -> Section | None:

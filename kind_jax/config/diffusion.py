@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Literal
 
-from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.check import STRICT, gathered, is_whole, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,11 @@ class SamplerConfig:
 
     @gathered()
     def __post_init__(self) -> None:
-        require(1 <= self.steps <= 100_000, "sampler.steps", self.steps, "between 1 and 100000")
-        guidance = self.guidance
-        require(0 <= guidance <= 10_000, "sampler.guidance", guidance, "0 or more (1 is no guidance), at most 10000")
+        possible = is_whole(self.steps) and 1 <= self.steps <= 100_000
+        require(possible, "sampler.steps", self.steps, "a whole number between 1 and 100000")
+        guidance, most = self.guidance, 10_000
+        possible = isinstance(guidance, numbers.Real) and 0 <= guidance <= most
+        require(possible, "sampler.guidance", guidance, "0 or more (1 is no guidance), at most 10000")
         require(
             self.guidance_channels is None or self.guidance_channels >= 1,
             "sampler.guidance_channels",

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from kind_jax.classes import Typed
 from kind_jax.config import DataConfig
 from kind_jax.errors import UserError
 
+_SEVERAL = re.compile(r",|^\d+(-\d+)?$")
 _WNID = re.compile(r"n\d{8}\Z")
 
 
@@ -51,7 +53,7 @@ def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
         digest = hashlib.sha256(class_of.astype("<i4").tobytes()).hexdigest()
         fingerprint["protocol"] = {"name": config.protocol, "sha256": digest}
     given = range(len(names)) if config.classes is None else config.classes
-    classes = tuple(_label(one, names, of) for one in given)
+    classes = tuple(label for one in given for label in _labels(one, names, of))
     twice = next((one for one in classes if classes.count(one) > 1), None) if len(set(classes)) < len(classes) else None
     if twice is not None:
         raise UserError(f"data.classes names the class {twice} ({names[twice]!r}) twice, but it must name each once.")
@@ -64,16 +66,18 @@ def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
     )
 
 
-def _label(given: int | str, names: Sequence[str], of: str) -> int:
-    """The number of a class that is given by number or name; a name that is a number has to be given as the number."""
+def _labels(given: int | str, names: Sequence[str], of: str) -> Sequence[int]:
+    """The numbers of classes that are given by number or name, or several in one text, like ``0-4`` or ``cat,dog``."""
     if isinstance(given, str) and given in names:
-        return names.index(given)
+        return [names.index(given)]
+    if isinstance(given, str) and _SEVERAL.search(given):
+        return Typed("data.classes", (given,)).among(names)
     if isinstance(given, str) or not 0 <= given < len(names):
         some = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise UserError(
             f"data.classes contains {given!r:.200}, but the classes of {of} are 0 to {len(names) - 1}, by name: {some}."
         )
-    return given
+    return [given]
 
 
 def _protocol(name: Any, names: Sequence[str], of: str) -> tuple[tuple[str, ...], Int32[np.ndarray, " K"]]:

@@ -57,7 +57,9 @@ def estimate(
     bundle.gates.check(classes)
     for c in classes:
         if not np.any(labels == c):
-            raise UserError(f"class is {c}, but the calibration images have none of it.")
+            raise UserError(
+                f"classes has {bundle.class_names[c]!r}, number {c}, but the calibration images have none of it."
+            )
     of_class = np.flatnonzero(np.isin(labels, np.asarray(classes)))
     rng = np.random.default_rng(seed)
     rounds = -(-samples // len(of_class))

@@ -9,6 +9,7 @@ held-out images and their labels, H: height, W: width, C: channels.
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,7 +222,10 @@ def train_judge(
         right = int(np.sum(judge.predict(real[0]) == real[1]))
         judge = dataclasses.replace(judge, held_out=HeldOut(right=right, images=len(real[0]), share=share))
         if cache is not None:
-            judge.save(cache)
+            try:
+                judge.save(cache)
+            except UserError as e:  # of a run that is only to be read, say: the judge serves all the same
+                print(f"the judge is not kept for the next time: {e}", file=sys.stderr, flush=True)
     check_bound(judge, bound)
     return judge
 

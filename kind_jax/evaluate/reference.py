@@ -20,6 +20,8 @@ from kind_jax.evaluate.metrics import REFERENCE_IMAGES, Seen, look
 from kind_jax.evaluate.pixels import quantise
 from kind_jax.files import sha256_file
 
+_INSTEAD = "name one that has all of them (--data), or give --reference and an --extractor that needs no data set"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RealImages:
@@ -93,6 +95,8 @@ def open_real(
     classes: tuple[int, ...] | None,
     shape: tuple[int, int, int],
     path: str | None = None,
+    *,
+    instead: str = _INSTEAD,
 ) -> RealImages:
     """Real images of a model's classes, which are found in the data set by their names.
 
@@ -102,6 +106,7 @@ def open_real(
       class_names: of the model.
       classes: as the model numbers them; None is all that the data set has too.
       path: what was given in place of the data set of the model's config; None if nothing was.
+      instead: what the caller's user may do where a class is missing, besides asking for fewer.
 
     Raises:
       UserError: it cannot be opened, lacks a class, or has images of another shape.
@@ -120,8 +125,7 @@ def open_real(
         some = f"measure those that it has (--classes {_ranges(known)}), " if known else ""
         raise UserError(
             f"the model's classes are {_some(class_names)}, but {whose} has {_some(dataset.class_names)} and so lacks "
-            f"{_some(missing or class_names)}; {some}name one that has all of them (--data), or give --reference and "
-            "an --extractor that needs no data set."
+            f"{_some(missing or class_names)}; {some}{instead}."
         )
     return RealImages(dataset=dataset, classes=classes, numbers=numbers, path=path)
 

@@ -40,6 +40,13 @@ def check(directory: Path, config: Config) -> list[str]:
     Raises:
       UserError: the folder holds something else, or a run with another config; every setting that differs is named.
     """
+    try:
+        os.path.abspath(directory).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--workdir is {str(directory)!r}, but its whole path must be text in UTF-8, for checkpoints to be written "
+            "there; where it looks like that, set LC_ALL to a UTF-8 locale such as C.UTF-8."
+        ) from None
     saved = directory / "config.json"
     if saved.is_file():
         before = load_config(directory)
@@ -56,6 +63,13 @@ def check(directory: Path, config: Config) -> list[str]:
             ]
     elif directory.exists() and (not directory.is_dir() or any(not _begun(p.name) for p in directory.iterdir())):
         raise UserError(f"--workdir is {str(directory)!r}, which is not a run and not empty; choose another folder.")
+    elif config.data.source == "folder" and config.data.path is not None:
+        images = Path(config.data.path).resolve()
+        if directory.resolve().is_relative_to(images):
+            raise UserError(
+                f"--workdir is {str(directory)!r}, inside data.path, {str(images)!r}: the run's pictures would become "
+                "training images; choose a folder outside of it."
+            )
     return []
 
 
