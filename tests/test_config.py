@@ -92,15 +92,16 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path):
     names = "Config, ModelConfig, SamplerConfig, TrainConfig"
     mine = tmp_path / "mine.py"
     mine.write_text(f"from kind_jax.config import {names}\ndef get_config(): return Config(model={wrong})\n")
-    rest = r"train.batch is 0, .*; train.seed is -1, .*; sampler.method is 'heun', but it must be 'ddpm' or 'ddim'"
-    with pytest.raises(UserError, match=f"^{model}; {rest} for the gaussian process.$"):
+    train = r"train.batch is 0, .*; train.seed is -1, .*"
+    sampler = r"sampler.method is 'heun', but it must be 'ddpm' or 'ddim' for the gaussian process.$"
+    with pytest.raises(UserError, match=f"^{model}; {train}; {sampler}"):
         load_file(mine)
     text = to_json(Config())
     for old, new in (('"patch": 2', '"patch": 3'), ('"heads": 6', '"heads": 5'), ('"batch": 256', '"batch": 0'),
                      ('"seed": 0,\n    "ema"', '"seed": -1,\n    "ema"'), ('"ddpm"', '"heun"')):  # fmt: skip
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    with pytest.raises(UserError, match=f"^there: {model}; {rest} for the gaussian process.$"):
+    with pytest.raises(UserError, match=f"^there: {train}; {model}; {sampler}"):
         from_json(text, "there")
     with pytest.raises(UserError, match=r"^train.seed is -1"):  # the blocks before have left nothing behind
         TrainConfig(seed=-1)

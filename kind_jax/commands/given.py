@@ -11,29 +11,34 @@ import pydantic
 
 from kind_jax.commands.console import option
 from kind_jax.commands.repeated import values_of
-from kind_jax.config import Config, presets
+from kind_jax.config import Config, RunConfig, presets
 from kind_jax.errors import UserError
 
+C = typing.TypeVar("C", bound=RunConfig)
 
-def base_config(arguments: type, args: list[str], without: Config) -> Config:
+
+def base_config(arguments: type, args: list[str], without: C) -> C:
     """The config of ``--config``, whose settings are the defaults of all other options, so it is read first.
 
     Args:
       arguments: the dataclass that ``args`` will be parsed as.
-      without: what there is without ``--config``.
+      without: what there is without ``--config``, which must be of its kind.
 
     Raises:
-      UserError: as :func:`kind_jax.config.presets.load`.
+      UserError: as :func:`kind_jax.config.presets.load`, or a config of another kind.
     """
     path = option(args, "--config")
     if path is None:
         return without
     try:
-        return presets.load(path, settings_given(arguments, args))
+        config = presets.load(path, settings_given(arguments, args))
     except UserError:
         if {"-h", "--help"} & set(args):  # which does not need what is missing
             return without
         raise
+    if not isinstance(config, type(without)):
+        raise UserError(f"--config {path} is of the kind {config.task!r}, but it must be {without.task!r} here.")
+    return config
 
 
 def settings_given(arguments: type, args: list[str]) -> dict[str, Any]:

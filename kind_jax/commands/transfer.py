@@ -42,7 +42,9 @@ def _settings_of(source: Path) -> Config:
     from kind_jax.deploy import artifact
     from kind_jax.train.run import load_config
 
-    old = artifact.read_manifest(source).config if (source / artifact.MANIFEST).is_file() else load_config(source)
+    old = (
+        artifact.read_manifest(source).config if (source / artifact.MANIFEST).is_file() else load_config(source, Config)
+    )
     return dataclasses.replace(old, transfer=TransferConfig(), optimizer=_thawed(old.optimizer))
 
 

@@ -9,7 +9,7 @@ from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import Contraction, Energy, FactorConfig, Form, ModelConfig, Projection, TimeFrequencies, dit
 from kind_jax.config.published import imagenet, onto, published
-from kind_jax.config.run import Config, from_json, load_file, to_json
+from kind_jax.config.run import Config, RunConfig, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
 
@@ -26,6 +26,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Projection",
+    "RunConfig",
     "SamplerConfig",
     "TimeFrequencies",
     "TrainConfig",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kind_jax.config.run import Config, load_file
+from kind_jax.config.run import RunConfig, load_file
 from kind_jax.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]
@@ -23,8 +23,8 @@ def presets() -> dict[str, str]:
     return {file.stem: _first_line(file) for file in _files()}
 
 
-def preset(name: str, given: Mapping[str, Any] | None = None) -> Config:
-    """The settings of this name, one of :func:`presets`.
+def preset(name: str, given: Mapping[str, Any] | None = None) -> Any:
+    """The settings of this name, one of :func:`presets`: a :class:`kind_jax.config.RunConfig` of its kind.
 
     Args:
       name: of the preset.
@@ -40,7 +40,7 @@ def preset(name: str, given: Mapping[str, Any] | None = None) -> Config:
     return load_file(found[name], given)
 
 
-def load(config: str | Path, given: Mapping[str, Any] | None = None) -> Config:
+def load(config: str | Path, given: Mapping[str, Any] | None = None) -> RunConfig:
     """What ``--config`` takes: the name of a preset, or a Python file with ``get_config()``, which ends in ``.py``.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.model import FactorConfig, ModelConfig
-from kind_jax.config.run import Config
+from kind_jax.config.run import Config, RunConfig
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
 
@@ -142,7 +142,7 @@ def differences(before: Any, now: Any) -> list[Difference]:
     return [Difference(*each) for each in pairs if each[1] != each[2]]
 
 
-def compare(before: Config, now: Config, agree: Collection[Role]) -> list[Difference]:
+def compare(before: RunConfig, now: RunConfig, agree: Collection[Role]) -> list[Difference]:
     """The settings with a role in ``agree`` that differ between two configs.
 
     Two ways to write one thing do not differ: a size and the None that stands for it, and projections in another order.
@@ -173,8 +173,10 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _spelt_out(config: Config) -> Config:
+def _spelt_out(config: RunConfig) -> RunConfig:
     """``config`` with the sizes that None stands for; a model without factored weights has none."""
+    if not isinstance(config, Config):
+        return config
     model = config.model
     some = bool(model.factor.projections)
     factor = dataclasses.replace(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pydantic
 
@@ -17,6 +19,7 @@ from kind_jax.config.model import ModelConfig
 from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
 from kind_jax.errors import UserError
+from kind_jax.kinds import DEFAULT, KINDS, load
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.text import printable
 
@@ -24,18 +27,32 @@ LIMIT = 64 << 20  # bytes of a saved config; a million classes in groups take te
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """One training run."""
+class RunConfig:
+    """What every training run has, whatever it trains; each kind of run is a subclass.
+
+    Attributes:
+      task: name of the kind, see :mod:`kind_jax.kinds`.
+    """
 
     __pydantic_config__ = STRICT
+    task: ClassVar[str]
 
-    model: ModelConfig = ModelConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-    sampler: SamplerConfig = SamplerConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """A run that trains a diffusion transformer."""
+
+    __pydantic_config__ = STRICT
+    task: ClassVar[str] = DEFAULT
+
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampler: SamplerConfig = SamplerConfig()
     transfer: TransferConfig = TransferConfig()
 
     @gathered()
@@ -69,15 +86,22 @@ class Config:
         )
 
 
-_ADAPTER = pydantic.TypeAdapter(Config)
+@functools.lru_cache
+def _adapter(kind: type[RunConfig]) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(kind)
 
 
-def to_json(config: Config) -> str:
-    """The config as indented JSON, every field written out."""
-    return _ADAPTER.dump_json(config, indent=2).decode()
+def to_json(config: RunConfig) -> str:
+    """The config as indented JSON, every field written out, and its kind if that is not diffusion."""
+    return _to_json(config)
 
 
-def from_json(text: str | bytes, origin: str) -> Config:
+def _to_json(config: RunConfig, **how: Any) -> str:
+    text = _adapter(type(config)).dump_json(config, indent=2, **how).decode()
+    return text if config.task == DEFAULT else f'{{\n  "task": {json.dumps(config.task)},{text.removeprefix("{")}'
+
+
+def from_json(text: str | bytes, origin: str) -> RunConfig:
     """Parse a saved config; ``origin`` names the file in error messages.
 
     Raises:
@@ -87,10 +111,15 @@ def from_json(text: str | bytes, origin: str) -> Config:
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > LIMIT:
         raise UserError(f"{origin} has {len(data)} bytes, but a config must have at most {LIMIT}.")
-    documents.parse(data, origin)  # refuses what pydantic takes: one key twice, of which the last would win
+    fields = documents.parse(data, origin)  # refuses what pydantic takes: one key twice, of which the last would win
+    kind = fields.get("task", DEFAULT) if isinstance(fields, dict) else DEFAULT
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{origin}: task is {printable(repr(kind), 200)}, but it must be one of {', '.join(KINDS)}.")
+    if isinstance(fields, dict) and "task" in fields:
+        data = json.dumps({name: value for name, value in fields.items() if name != "task"}).encode()
     try:
         with together():
-            return _ADAPTER.validate_json(data)
+            return _adapter(load(KINDS[kind].config)).validate_json(data)
     except UserError as e:  # of our own checks, whose sentence names the field already
         raise UserError(f"{origin}: {e}") from e
     except pydantic.ValidationError as e:
@@ -99,7 +128,7 @@ def from_json(text: str | bytes, origin: str) -> Config:
         raise UserError(f"{origin}: {field}: {first['msg']} (found {first.get('input')!r:.200}).") from e
 
 
-def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> Config:
+def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> RunConfig:
     """Run a Python config file and call its ``get_config()``; config files are code, so only load your own.
 
     Args:
@@ -107,7 +136,7 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> Confi
       given: settings that are decided, by dotted names like ``data.path``; they win over the file's.
 
     Raises:
-      UserError: the file is absent, has no ``get_config``, fails, or returns something else than a Config.
+      UserError: the file is absent, has no ``get_config``, fails, or returns something else than the config of a run.
     """
     path = Path(path)
     if not path.is_file():
@@ -125,20 +154,20 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> Confi
         raise
     except (Exception, SystemExit) as e:  # a script that ends the process would pass for a success
         raise UserError(f"--config is {str(path)!r}, but running it failed: {type(e).__name__}: {e}.") from e
-    if not isinstance(config, Config):
+    if not isinstance(config, RunConfig) or type(config) is RunConfig:
         raise UserError(
             f"--config is {str(path)!r}, but its get_config() returned {type(config).__name__}, not Config."
         )
     with together():
         config = _with(config, given or {})
     try:
-        text = _ADAPTER.dump_json(config, warnings=False)
+        text = _to_json(config, warnings=False)
     except ValueError as e:
         raise UserError(f"--config is {str(path)!r}, but its settings cannot be saved: {e}.") from e
     return from_json(text, str(path))  # Python checks no types: what would not be read back is refused now
 
 
-def _with(config: Config, given: Mapping[str, Any]) -> Config:
+def _with(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
     """``config`` with settings replaced, all at once, as only some combinations are possible."""
     changes: dict[str, Any] = {}
     for name, value in given.items():

@@ -239,7 +239,7 @@ def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.We
 
 
 def _from_run(path: Path, classes: ClassList | None, weights: checkpoint.Weights) -> Bundle:
-    config = load_config(path)
+    config = load_config(path, Config)
     directory = path / "checkpoints"
     for _ in range(4):
         try:

@@ -26,7 +26,7 @@ from orbax.checkpoint import v1 as ocp
 
 from kind_jax import config as configs
 from kind_jax import partition
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
 from kind_jax.train import history, leaves, manifest
@@ -63,7 +63,7 @@ class _GoneError(UserError):
 class Checkpoints:
     """The ``checkpoints`` folder of a run, for the process that owns the run."""
 
-    def __init__(self, directory: Path, config: Config) -> None:
+    def __init__(self, directory: Path, config: RunConfig) -> None:
         self.directory, self._config = directory, config
         self._first = jax.process_index() == 0
         try:
@@ -239,7 +239,9 @@ def load_collections(
     return {name: partition.overlay(loaded.get(name, {}), loaded.get(f"ema_{name}", {})) for name in names}
 
 
-def _load(directory: Path, step: int, config: Config, wanted: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
+def _load(
+    directory: Path, step: int, config: RunConfig, wanted: dict[str, Any], *, whole: bool = False
+) -> dict[str, Any]:
     """Read items after comparing every leaf with what the checkpoint says it holds: Orbax itself would cast a wrong
     dtype silently and answers a wrong shape with a riddle. ``whole``: an item that is not wanted is refused too."""
     where = directory / str(step)

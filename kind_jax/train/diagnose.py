@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory
 from kind_jax.train import hosts, leaves
@@ -83,7 +83,7 @@ def _odd(array: jax.Array) -> jax.Array:
     return jnp.sum(~jnp.isfinite(array))
 
 
-def _report(config: Config, step: int, row: int, saved: int, seen: dict[str, Any]) -> dict[str, Any]:
+def _report(config: RunConfig, step: int, row: int, saved: int, seen: dict[str, Any]) -> dict[str, Any]:
     largest = sorted(seen["weight_max"].items(), key=lambda item: -np.nan_to_num(item[1], nan=np.inf))
     return {
         "step": step,

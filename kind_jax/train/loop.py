@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from kind_jax import partition
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.data import pipeline
 from kind_jax.data.bad import BadRecords
 from kind_jax.data.dataset import open_dataset
@@ -53,7 +53,7 @@ class Summary:
 
 
 def train(
-    config: Config,
+    config: RunConfig,
     directory: Path,
     *,
     stop_after: int | None = None,
@@ -266,7 +266,7 @@ def _say(message: str) -> None:
         print(message, flush=True)
 
 
-def _named(config: Config) -> str:
+def _named(config: RunConfig) -> str:
     where = config.data.name or config.data.path
     return printable(f"{config.data.source} {where}" if where else config.data.source, 500)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import typing
 from pathlib import Path
 
 from kind_jax import config as configs
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.config.roles import RESUME, Role, compare
 from kind_jax.config.run import LIMIT
 from kind_jax.errors import UserError
@@ -15,8 +16,10 @@ from kind_jax.files import atomic_write_text, is_leftover, sweep
 from kind_jax.train.lock import FILE_NAME
 from kind_jax.untrusted.regular import read_small
 
+C = typing.TypeVar("C", bound=RunConfig)
 
-def with_places(config: Config) -> Config:
+
+def with_places(config: RunConfig) -> RunConfig:
     """``config`` with absolute paths in ``data.path`` and ``data.vae``, which hold wherever the run is used later.
 
     URLs like gs://bucket/data are places already.
@@ -31,7 +34,7 @@ def _place(path: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def check(directory: Path, config: Config) -> list[str]:
+def check(directory: Path, config: RunConfig) -> list[str]:
     """Refuse a folder that is not free for this run and not its own; changes nothing.
 
     Returns:
@@ -78,26 +81,34 @@ def _begun(name: str) -> bool:
     return name == FILE_NAME or is_leftover(name)
 
 
-def save_config(directory: Path, config: Config) -> None:
+def save_config(directory: Path, config: RunConfig) -> None:
     """Write config.json, the sign that the folder is a run's."""
     sweep(directory)
     atomic_write_text(directory / "config.json", configs.to_json(config))
 
 
-def load_config(directory: Path) -> Config:
+def load_config(directory: Path, kind: type[C] = RunConfig) -> C:
     """The config that a run saved.
 
+    Args:
+      kind: what it must be the config of; RunConfig is any.
+
     Raises:
-      UserError: ``directory`` is not a run, or its config is damaged.
+      UserError: ``directory`` is not a run, its config is damaged, or it is a run of another kind.
     """
     path = directory / "config.json"
     if not path.is_file():
         raise UserError(f"{directory} is not a run: it has no config.json.")
-    return configs.from_json(read_small(path, LIMIT), str(path))
+    config = configs.from_json(read_small(path, LIMIT), str(path))
+    if not isinstance(config, kind):
+        raise UserError(f"{directory} is a run of the kind {config.task!r}, but it must be one of {kind.task!r} here.")
+    return config
 
 
-def differences(saved: Config, config: Config) -> list[str]:
+def differences(saved: RunConfig, config: RunConfig) -> list[str]:
     """Settings of a saved config that are others now and may not be, like ``train.batch was 8, now 16``."""
+    if saved.task != config.task:
+        return [f"task was {saved.task!r}, now {config.task!r}"]
     # Without a schedule that ends with the run, a longer run has the same beginning.
     agree = RESUME - ({Role.LENGTH} if config.optimizer.schedule == "constant" else set())
     return [str(each) for each in compare(saved, config, agree)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from kind_jax import partition
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.partition import TAILORS
 from kind_jax.train import rows
 from kind_jax.train.freeze import moving
@@ -63,7 +63,7 @@ def abstract(task: Task) -> TrainState:
     return jax.eval_shape(lambda c: start(task, c), task.shapes())
 
 
-def averaged(config: Config, state: TrainState) -> partition.Collections:
+def averaged(config: RunConfig, state: TrainState) -> partition.Collections:
     """The weights to sample with: the moving average where there is one."""
     ema = state.ema
     if state.averaged is not None and TAILORS in ema:
@@ -72,7 +72,7 @@ def averaged(config: Config, state: TrainState) -> partition.Collections:
 
 
 def up_to_date(
-    config: Config,
+    config: RunConfig,
     average: Any,
     collections: partition.Collections,
     since: Int[Array, " rows"],
@@ -83,7 +83,7 @@ def up_to_date(
     return rows.caught_up(average, weights, rows.decay_between(config.train.ema, since, step))
 
 
-def take(config: Config, state: TrainState, used: Int[Array, " R"]) -> TrainState:
+def take(config: RunConfig, state: TrainState, used: Int[Array, " R"]) -> TrainState:
     """The state with only the rows ``used`` of everything that has a row for each group, averages up to date."""
     assert state.averaged is not None
     collections, ema = rows.take_from(state.collections, used), rows.take_from(state.ema, used)

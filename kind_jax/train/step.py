@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from kind_jax import partition
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.nn.gate import Gate
 from kind_jax.train import rows
 from kind_jax.train import state as states
@@ -50,7 +50,9 @@ def gradients(task: Task, collections: partition.Collections, drawn: Any) -> tup
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
-def _judge(config: Config, health: Health, finite: Bool[Array, ""]) -> tuple[Bool[Array, ""], Bool[Array, ""], Health]:
+def _judge(
+    config: RunConfig, health: Health, finite: Bool[Array, ""]
+) -> tuple[Bool[Array, ""], Bool[Array, ""], Health]:
     """Whether a step counts, whether the run stands still, and its record.
 
     The host reads metrics late. So that it finds everything as it was at the fault, a run that has met more non-finite

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.data.dataset import Dataset
 from kind_jax.nn.gate import Gate
 from kind_jax.partition import Collections
@@ -52,7 +52,7 @@ class Task(Protocol):
     """Frozen and hashable: jit takes it as a static argument."""
 
     @property
-    def config(self) -> Config:
+    def config(self) -> RunConfig:
         """The settings of the run."""
         ...
 

@@ -33,7 +33,7 @@ def settings_of(source: Path) -> Config:
     if (source / artifact.MANIFEST).is_file():
         return artifact.read_manifest(source).config
     if (source / "config.json").is_file():
-        return load_config(source)
+        return load_config(source, Config)
     raise UserError(f"--init is {str(source)!r}, but it must be a run or an artifact.")
 
 
@@ -51,7 +51,7 @@ def saved_settings(directory: Path) -> Config | None:
     """The config of a run in ``directory`` that began from a whole model; None if there is no such run."""
     if not (directory / "config.json").is_file():
         return None
-    saved = load_config(directory)
+    saved = load_config(directory, Config)
     return saved if saved.transfer.method == "none" and saved.transfer.source else None
 
 
@@ -137,7 +137,7 @@ def check_same(config: Config, directory: Path) -> None:
     """
     if not (directory / "config.json").is_file():
         return
-    began, now = load_config(directory).transfer.source, config.transfer.source
+    began, now = load_config(directory, Config).transfer.source, config.transfer.source
     if began != now:
         before = f"those with SHA-256 {began[:12]}…" if began else "random weights"
         raise UserError(
