@@ -20,13 +20,13 @@ import tiny
 from kind_jax.config import CollectionConfig
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
-from kind_jax.train import checkpoint, history, loop
+from kind_jax.train import checkpoint, history, opening, progress
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 CONFIG = tiny.TWELVE
-open_dataset = loop.open_dataset
+open_dataset = opening.open_dataset
 
 
 def losses(run):
@@ -44,7 +44,7 @@ def poisoned(monkeypatch):
         images[order[6 * 8]] = np.nan
         return dataclasses.replace(found, source=type(found.source)(images=images, labels=labels))
 
-    monkeypatch.setattr(loop, "open_dataset", few)
+    monkeypatch.setattr(opening, "open_dataset", few)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_with_a_diagnostic(poisoned, tmp_path):
@@ -94,14 +94,14 @@ def test_losses_are_the_recorded_ones(twelve_steps):
 
 
 def test_a_signal_ends_the_step_saves_and_the_same_command_continues(twelve_steps, tmp_path, monkeypatch, capfd):
-    update = loop.Progress.update
+    update = progress.Progress.update
 
     def interrupting(self, step, *given, **more):
         update(self, step, *given, **more)
         if step == 5:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(loop.Progress, "update", interrupting)
+    monkeypatch.setattr(progress.Progress, "update", interrupting)
     summary = train(CONFIG, tmp_path / "run")
     assert summary.interrupted
     assert summary.step == 6
@@ -116,13 +116,13 @@ def test_a_signal_ends_the_step_saves_and_the_same_command_continues(twelve_step
 
 def test_a_second_signal_stops_at_once_without_damage(twelve_steps, tmp_path):
     script = (
-        "import signal, sys, tiny\nfrom pathlib import Path\nfrom kind_jax.train import loop\n"
-        "update = loop.Progress.update\n"
+        "import signal, sys, tiny\nfrom pathlib import Path\nfrom kind_jax.train import loop, progress\n"
+        "update = progress.Progress.update\n"
         "def twice(self, step, *given, **more):\n"
         "    update(self, step, *given, **more)\n"
         "    if step == 5:\n"
         "        signal.raise_signal(signal.SIGINT); signal.raise_signal(signal.SIGINT)\n"
-        "loop.Progress.update = twice\n"
+        "progress.Progress.update = twice\n"
         "loop.train(tiny.TWELVE, Path(sys.argv[1]))\n"
     )
     environment = os.environ | {
@@ -182,7 +182,7 @@ def test_a_folder_that_moves_while_a_save_is_under_way_is_not_made_anew(twelve_s
 
 @pytest.mark.parametrize("what", ["moved", pytest.param("replaced", marks=pytest.mark.slow)])
 def test_a_run_directory_that_vanishes(twelve_steps, tmp_path, monkeypatch, what):
-    update, run, away = loop.Progress.update, tmp_path / "run", tmp_path / "away"
+    update, run, away = progress.Progress.update, tmp_path / "run", tmp_path / "away"
 
     def vanish(self, step, *given, **more):
         update(self, step, *given, **more)
@@ -193,11 +193,11 @@ def test_a_run_directory_that_vanishes(twelve_steps, tmp_path, monkeypatch, what
             if what == "replaced":
                 (run / "checkpoints").mkdir(parents=True)
 
-    monkeypatch.setattr(loop.Progress, "update", vanish)
+    monkeypatch.setattr(progress.Progress, "update", vanish)
     with pytest.raises(UserError, match="was removed, moved or replaced while the run was going on"):
         train(CONFIG, run)
     assert not list(run.rglob("*.*"))  # nothing was made anew
-    monkeypatch.setattr(loop.Progress, "update", update)
+    monkeypatch.setattr(progress.Progress, "update", update)
     assert train(CONFIG, away).step == 12
     assert losses(away) == losses(twelve_steps)
 

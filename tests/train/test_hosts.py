@@ -15,7 +15,7 @@ import pytest
 
 from kind_jax.config import load_file
 from kind_jax.data.dataset import open_dataset
-from kind_jax.train import loop
+from kind_jax.train import loop, opening
 from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.train.metrics import read_metrics
 from kind_jax.train.watch import BEAT
@@ -45,7 +45,7 @@ MAIN = f"""
 import dataclasses, sys, time
 import numpy as np
 from kind_jax.data import dataset
-from kind_jax.train import loop, watch
+from kind_jax.train import opening, progress, watch
 
 watch.SILENCE = {SILENCE}
 
@@ -55,11 +55,11 @@ def relabelled(config, split):
     source = dataset.MemorySource(images=found.source.images, labels=labels)
     return dataclasses.replace(found, source=source, class_names=tuple(str(i) for i in range(40)))
 
-loop.open_dataset = relabelled
+opening.open_dataset = relabelled
 if "--slow" in sys.argv:
     sys.argv.remove("--slow")
-    make = loop.Progress.update
-    loop.Progress.update = lambda *given, **more: (time.sleep(0.2), make(*given, **more))
+    make = progress.Progress.update
+    progress.Progress.update = lambda *given, **more: (time.sleep(0.2), make(*given, **more))
 from kind_jax.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -163,7 +163,7 @@ def same_as_alone(folder, alone, both):
 def alone(tmp_path, monkeypatch):
     (tmp_path / "config.py").write_text(CONFIG)
     (tmp_path / "main.py").write_text(MAIN)
-    monkeypatch.setattr(loop, "open_dataset", relabelled)
+    monkeypatch.setattr(opening, "open_dataset", relabelled)
     train_here(tmp_path, tmp_path / "alone")
     return tmp_path / "alone"
 

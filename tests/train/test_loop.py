@@ -106,7 +106,7 @@ def test_fewer_steps_than_done_are_refused(whole_run):
 def test_another_config_is_refused_naming_every_difference(whole_run):
     before = {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.name != ".lock"}
     other = tiny.change(CONFIG, train={"batch": 16, "log_every": 5}, model={"factor": {"tailors": 3}})
-    message = r"model.factor.tailors was 2, now 3; train.batch was 8, now 16; give this run another --workdir"
+    message = r"train.batch was 8, now 16; model.factor.tailors was 2, now 3; give this run another --workdir"
     with pytest.raises(UserError, match=message):
         train(other, whole_run)
     assert {p: p.stat().st_mtime_ns for p in whole_run.rglob("*") if p.name != ".lock"} == before

@@ -1,0 +1,160 @@
+"""What happens before the first step: what can be refused is, then the run's folder is taken, then there is a state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from kind_jax import partition
+from kind_jax.config import RunConfig
+from kind_jax.data import pipeline
+from kind_jax.data.dataset import Dataset, open_dataset
+from kind_jax.data.summary import summary
+from kind_jax.errors import UserError
+from kind_jax.tasks import task_of
+from kind_jax.train import hosts, sharding
+from kind_jax.train import state as states
+from kind_jax.train.checkpoint import Checkpoints
+from kind_jax.train.fits import check_memory
+from kind_jax.train.history import Found, Verification
+from kind_jax.train.resume import Resume, begun, choose, restore, set_aside_refused, verification
+from kind_jax.train.run import check, save_config, with_places
+from kind_jax.train.state import TrainState
+from kind_jax.train.task import Task
+from kind_jax.untrusted.text import printable
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Looked:
+    """A run that nothing speaks against; nothing is written yet."""
+
+    task: Task
+    dataset: Dataset
+    mesh: Mesh
+    shapes: TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A run whose next step can be taken.
+
+    Attributes:
+      data: the input pipeline, where the state left it; ``placement`` says where its batches go.
+      meta: what every checkpoint records beside its arrays.
+      found: the checkpoint that it goes on from; ``unverified`` reads it meanwhile, where that was put off.
+      notes: a sentence about everything unusual.
+    """
+
+    state: TrainState
+    shardings: TrainState
+    data: Any
+    placement: NamedSharding
+    checkpoints: Checkpoints
+    meta: dict[str, Any]
+    found: Found
+    unverified: Verification | None
+    notes: list[str]
+
+
+def look(config: RunConfig, directory: Path, *, fresh: bool) -> Looked:
+    """Open the data and check that everything fits, saying what there is.
+
+    Args:
+      fresh: whether the run, if it is not there yet, begins from weights of its own.
+
+    Raises:
+      UserError: the folder, the data set, the mesh or a setting does not fit.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
+    config = with_places(config)
+    _say(f"opening the data set {_named(config)} ...")
+    dataset = open_dataset(config.data, "train")
+    for line in summary(dataset):
+        _say(line)
+    task, warnings = task_of(config).bound(dataset, begins=fresh and not (directory / "config.json").is_file())
+    for line in warnings:
+        _say(line)
+    shapes = states.abstract(task)  # refuses a config that leaves nothing to train
+    check_memory(task.batch(), shapes, mesh)
+    _say(_parameters(shapes.collections))
+    check(directory, task.config)  # before anything is written, the lock included
+    return Looked(task=task, dataset=dataset, mesh=mesh, shapes=shapes)
+
+
+def start(
+    looked: Looked, directory: Path, resume: Resume, initial: Callable[[], partition.Collections] | None
+) -> Opened:
+    """The state of a run in a folder that this process has locked: from the newest good checkpoint, or fresh.
+
+    A fresh folder says at once whose it is, should we be killed; but first comes everything that may be refused.
+
+    Raises:
+      UserError: the folder or its checkpoints do not fit.
+    """
+    task, config, mesh = looked.task, looked.task.config, looked.mesh
+    hosts.shared(directory)
+    remarks = check(directory, config)  # another process may have begun a run there meanwhile
+    hosts.barrier("checked")  # before the first host writes into the folder
+
+    placement = sharding.batch_sharding(mesh)
+    shard, shards = sharding.share_of_batch(placement, config.train.batch)
+    data = pipeline.batches(
+        looked.dataset, batch=config.train.batch, seed=config.data.seed, shard=shard, shards=shards,
+        workers=config.data.workers,
+    )  # fmt: skip
+    fingerprint = pipeline.fingerprint(looked.dataset, batch=config.train.batch, seed=config.data.seed)
+
+    found = choose(directory, resume, config.train.verify)
+    fresh = found.step is None
+    _say("making the weights of step 0 ..." if fresh else f"reading the checkpoint of step {found.step} ...")
+    weights = (initial or task.init)() if fresh else None
+    if hosts.is_first() and not (directory / "config.json").is_file():
+        save_config(directory, config)
+    shardings = sharding.shard_like(looked.shapes, mesh)
+    checkpoints = Checkpoints(directory / "checkpoints", config)
+    if weights is None:
+        placed = jax.tree.map(
+            lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), looked.shapes, shardings
+        )
+        state, found = restore(checkpoints, found, placed, data, fingerprint)
+    else:
+        state = begun(task, weights, shardings)
+        del weights
+    if (done := int(state.step)) > config.train.steps:
+        raise UserError(f"train.steps is {config.train.steps}, but {directory} has trained for {done} steps already.")
+    if hosts.is_first():
+        save_config(directory, config)
+    return Opened(
+        state=state,
+        shardings=shardings,
+        data=data,
+        placement=placement,
+        checkpoints=checkpoints,
+        meta={"fingerprint": fingerprint, "class_names": list(looked.dataset.class_names)},
+        found=found,
+        unverified=verification(directory, found),
+        notes=set_aside_refused(directory, found) + (remarks if done else []),
+    )
+
+
+def _say(message: str) -> None:
+    """What goes on before there is a progress bar."""
+    if hosts.is_first():
+        print(message, flush=True)
+
+
+def _named(config: RunConfig) -> str:
+    where = config.data.name or config.data.path
+    return printable(f"{config.data.source} {where}" if where else config.data.source, 500)
+
+
+def _parameters(collections: partition.Collections) -> str:
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in collections.items()}
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    return f"{sum(sizes.values()):,} parameters: {parts}"
