@@ -63,7 +63,7 @@ _ROLES: dict[type, dict[Role, str]] = {
         Role.SPEED: "workers",
         Role.UPKEEP: "skip_bad",
     },
-    OptimizerConfig: {Role.TRAINING: "learning_rate schedule warmup b1 b2 eps clip lazy_tailors"},
+    OptimizerConfig: {Role.TRAINING: "learning_rate schedule warmup warmup_start minimum b1 b2 eps clip lazy_tailors"},
     CollectionConfig: {Role.TRAINING: "learning_rate weight_decay freeze thaw"},
     MeshConfig: {Role.PLACE: "data fsdp tensor"},
     TrainConfig: {

@@ -116,7 +116,9 @@ class OptimizerConfig:
 
     Attributes:
       learning_rate: peak learning rate.
-      schedule: ``constant`` or ``cosine`` decay to zero over the run, after the warm-up.
+      schedule: ``constant`` or ``cosine`` decay over the run, after the warm-up.
+      warmup: steps in which the rate rises linearly.
+      warmup_start, minimum: the rates that the warm-up starts from and that ``cosine`` ends at, relative to the peak.
       clip: bound on the global norm of the gradient; None does not clip.
       lazy_tailors: whether the tailors of a group that is absent from the batch stay exactly as they are, moments
         included; plain Adam moves them by their momentum, and pays for the whole bank in every step.
@@ -127,6 +129,8 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
+    warmup_start: float = 0.0
+    minimum: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -142,6 +146,12 @@ class OptimizerConfig:
         possible = 0 < self.learning_rate <= 1e30  # float32 ends at 3.4e38
         require(possible, "optimizer.learning_rate", self.learning_rate, "positive and at most 1e30")
         require(0 <= self.warmup < 2**31, "optimizer.warmup", self.warmup, "between 0 and 2147483647")
+        for name in ("warmup_start", "minimum"):
+            require(0 <= getattr(self, name) <= 1, f"optimizer.{name}", getattr(self, name), "between 0 and 1")
+        possible = self.minimum == 0 or self.schedule == "cosine"
+        require(possible, "optimizer.minimum", self.minimum, "0 for optimizer.schedule 'constant'")
+        possible = self.warmup_start == 0 or self.warmup > 0
+        require(possible, "optimizer.warmup_start", self.warmup_start, "0 where optimizer.warmup is 0")
         require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
         require(0 < self.eps < math.inf, "optimizer.eps", self.eps, "positive and finite")

@@ -14,15 +14,16 @@ from kind_jax.train.lazy import keep_absent, scale_by_lazy_adam
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then constant or cosine decay to 0 at ``steps``."""
+    """Linear warm-up from ``warmup_start``, then constant or cosine decay to ``minimum`` at ``steps``."""
     peak = config.learning_rate
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, max(steps - config.warmup, 1))
+        after = optax.cosine_decay_schedule(peak, max(steps - config.warmup, 1), alpha=config.minimum)
     else:
         after = optax.constant_schedule(peak)
     if not config.warmup:
         return after
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), after], [config.warmup])
+    rise = optax.linear_schedule(config.warmup_start * peak, peak, config.warmup)
+    return optax.join_schedules([rise, after], [config.warmup])
 
 
 def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
