@@ -94,7 +94,7 @@ def _ended(verb: str, error: BaseException) -> int | None:
         return _unheard(verb)
     if isinstance(error, OSError) and error.filename is not None:  # a path that no check foresaw: too long, say
         return _refused(f"{os.fsdecode(error.filename)!r:.200} cannot be used: {error.strerror}.")
-    if isinstance(error, OSError) and error.errno in _FULL:  # files of ours have names: it is what we print
+    if isinstance(error, OSError) and error.errno in _FULL:  # whatever writes files says which: it is what we print
         _mute()
         return _refused(f"the output cannot be written to where it goes: {error.strerror}.")
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the time, and XLA:CPU's emitters of fusions are most of that; children of tests have this, too.
-# From jaxlib 0.12 on there is nothing else than emitters, and a flag that XLA does not know ends the process.
+# jaxlib 0.12 does not know the flag any more, and one that XLA does not know ends the process.
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 

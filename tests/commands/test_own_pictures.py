@@ -128,3 +128,14 @@ def test_output_that_nobody_takes_is_no_success(verb, error, code, said, monkeyp
     monkeypatch.setattr(cli, "_mute", lambda: None)
     assert cli.main([verb]) == code
     assert said in capfd.readouterr().err
+
+
+def test_a_full_output_is_one_sentence():
+    artifact = Path(__file__).parents[1] / "fixtures" / "plain_artifact"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kind_jax", "export", artifact, "--help"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=100,
+        )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "output cannot be written to" in done.stderr
