@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench
 WORLD_STAMP := $(VENV)/.world
+ANIMALS_STAMP := $(VENV)/.animals
 RUN ?= runs/digits
 ARGS ?=
 WORDNET ?= dict
@@ -93,6 +94,11 @@ $(BENCH_STAMP): $(STAMP)
 
 $(WORLD_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[world]'
+	touch $@
+
+# The images of data.source animals. TensorFlow and pandas, on which the package depends, are for its own code alone.
+$(ANIMALS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4
 	touch $@
 
 clean:

@@ -125,6 +125,6 @@ class TorchTraining:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        decay, averages = self.config.train.ema, dict(self.average.named_parameters())
+        decay, averages = self.config.train.ema or 0.0, dict(self.average.named_parameters())
         for name, parameter in self.net.named_parameters():
             averages[name].mul_(decay).add_(parameter, alpha=1 - decay)

@@ -1,39 +1,47 @@
 """Collections: a model as nested dictionaries of arrays, and the pure functions that take it apart.
 
 A model is three dictionaries: ``learngenes`` (components that every class shares), ``tailors`` (components of a group
-of classes, the group on the leading axis) and ``params`` (everything dense). Training, sharding, checkpoints and every
-verb after training work on these; the NNX module exists only inside a traced function.
+of classes, the group on the leading axis) and ``params`` (everything dense); and ``stats``, where it has statistics
+that move without gradients, like those of BatchNorm. Training, sharding, checkpoints and every verb after training work
+on these; the NNX module exists only inside a traced function.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, traverse_util
 
 from kind_jax.errors import UserError
 from kind_jax.nn.variables import Learngene, Tailor
 
 LEARNGENES, TAILORS, PARAMS = COLLECTIONS = ("learngenes", "tailors", "params")
-ADAPTERS = "adapters"  # a fourth one, of models that are being adapted: see kind_jax.adapters
+STATS = "stats"  # only of models that have some; never differentiated
+ADAPTERS = "adapters"  # of models that are being adapted: see kind_jax.adapters
+NAMES = (*COLLECTIONS, STATS, ADAPTERS)
+
+# Which Variables a collection holds: the first that fits takes a Variable, so special types come before nnx.Param.
+_TYPES = {LEARNGENES: Learngene, TAILORS: Tailor, PARAMS: nnx.Param, STATS: nnx.BatchStat}
 
 Collections = dict[str, Any]
-"""{'learngenes': tree, 'tailors': tree, 'params': tree}; trees are nested dicts of arrays."""
+"""{'learngenes': tree, 'tailors': tree, 'params': tree}, perhaps 'stats'; trees are nested dicts of arrays."""
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Collections]:
-    """Take a module apart into its definition and the three collections; every Variable lands in exactly one."""
-    graphdef, *states = nnx.split(module, Learngene, Tailor, nnx.Param)
-    return graphdef, {name: nnx.to_pure_dict(state) for name, state in zip(COLLECTIONS, states, strict=True)}
+    """Take a module apart into its definition and its collections; every Variable lands in exactly one."""
+    graphdef, *states = nnx.split(module, *_TYPES.values())
+    found = {name: nnx.to_pure_dict(state) for name, state in zip(_TYPES, states, strict=True)}
+    return graphdef, {name: tree for name, tree in found.items() if tree or name in COLLECTIONS}
 
 
 def join(graphdef: nnx.GraphDef, collections: Collections) -> Any:
     """The inverse of :func:`split`; call it inside the traced function that uses the module."""
-    states = {name: collections[name] for name in COLLECTIONS}
-    return nnx.merge(graphdef, *states.values())
+    return nnx.merge(graphdef, *(collections[name] for name in _TYPES if name in collections))
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,6 +52,17 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of :func:`flatten`."""
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def fingerprint(tree: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of a tree of arrays: its paths in sorted order, their shapes, dtypes and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in flatten(tree).items():
+        array = np.ascontiguousarray(leaf)
+        # NUL ends the header: no path contains one, so no two trees give the same stream.
+        digest.update(f"{path} {tuple(leaf.shape)} {array.dtype.name}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def overlay(base: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import optax
 from kind_jax.config import RunConfig
 from kind_jax.config.check import STRICT
 from kind_jax.kinds import KINDS, Kind
+from kind_jax.train.task import Loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class LinearTask:
 
     config: LinearRun
     bank = None
+    whole_batch = None
+    rules = ()
     held: ClassVar = {}
 
     def batch(self):
@@ -49,14 +52,18 @@ class LinearTask:
     def init(self):
         return {"params": {"head": {"kernel": np.zeros((64, 10), np.float32), "bias": np.zeros(10, np.float32)}}}
 
+    def fixed(self):
+        return {}
+
     def draw(self, batch, key):
         return Drawn(batch["image"] + 0.1 * jax.random.normal(key, batch["image"].shape), batch["label"])
 
-    def loss(self, collections, drawn):
+    def loss(self, collections, drawn, fixed):
+        del fixed
         head = collections["params"]["head"]
         logits = drawn.images.reshape(-1, 64) @ head["kernel"] + head["bias"][None, :]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, drawn.labels).mean()
-        return loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == drawn.labels)}
+        return Loss(loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == drawn.labels)})
 
     def bound(self, dataset, *, begins):
         del dataset, begins
@@ -68,6 +75,7 @@ class LinearTask:
     def watch(self, state, mesh, directory, step):
         del mesh
         (directory / f"bias_{step}.txt").write_text(str(np.asarray(state.collections["params"]["head"]["bias"])))
+        return {"bias": float(np.asarray(state.collections["params"]["head"]["bias"])[0])}
 
 
 KINDS["linear"] = Kind(config="linear_task:LinearRun", task="linear_task:LinearTask")

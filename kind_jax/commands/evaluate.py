@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import tyro
 
@@ -13,6 +13,7 @@ from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.config import DataConfig
+    from kind_jax.config.training import PackagedSource
     from kind_jax.evaluate.evaluation import Data
     from kind_jax.evaluate.extractor import Extractor
     from kind_jax.evaluate.generate import Plan
@@ -42,8 +43,8 @@ class Arguments:
     """Where the run's data set is; default: as the run's config says. An artifact knows the last part of the path at
     most."""
     data: str | None = None
-    """Real images in place of the run's: a folder with a folder of images a class, or digits, glyphs, textures. For a
-    model that has grown, whose own data set lacks its new classes; classes are found by their names."""
+    """Real images in place of the run's: a folder with a folder of images a class, or digits, glyphs, textures or
+    animals. For a model that has grown, whose own data set lacks its new classes; classes are found by their names."""
     classes: Classes = ()
     """Classes by number, range or name, like 3,7 or 0-4 or cat,dog, equally often; default: all that the model serves.
     What reads as a number is a number, also where it is another class's name."""
@@ -158,8 +159,8 @@ def _data(parsed: Arguments, config: DataConfig, shape: tuple[int, int, int]) ->
 
     if parsed.data is None:
         return Data(config=config)
-    if parsed.data in ("digits", "glyphs", "textures"):
-        return Data(config=DataConfig(source=parsed.data, flip=config.flip), path=parsed.data)
+    if parsed.data in get_args(PackagedSource):
+        return Data(config=DataConfig(source=cast(PackagedSource, parsed.data), flip=config.flip), path=parsed.data)
     if shape[0] != shape[1]:
         raise UserError(f"--data is {parsed.data!r}, but a folder is for models of square images, not {shape}.")
     given = DataConfig(source="folder", path=parsed.data, size=shape[0], channels=shape[2], flip=config.flip)  # pyright: ignore[reportArgumentType]

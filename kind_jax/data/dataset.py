@@ -132,8 +132,8 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
 
     Raises:
       UserError: ``data.path`` is unusable, ``data.classes`` names an unknown class, the prepared data set is damaged,
-        more than ``data.skip_bad`` of its records cannot be read, or an installed package lacks a file that the data
-        set is made from.
+        more than ``data.skip_bad`` of its records cannot be read, or the package that the data set is made from is not
+        installed or lacks a file.
     """
     if config.source == "folder":
         return _open_folder(config, split)

@@ -11,15 +11,15 @@ import tensorflow_datasets as tfds
 
 from kind_jax.errors import UserError
 
-SIDE = 8  # pixels: a model of one of these data sets fits the others
+SIDE = 8  # pixels, unless a data set says otherwise: a model of one of those of 8x8 pixels fits the others
 
 
-def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """Features of a record: ``image`` uint8 [8, 8, 1] and ``label``, the number of its class."""
+def features(class_names: Sequence[str], *, side: int = SIDE) -> tfds.features.FeaturesDict:
+    """Features of a record: ``image`` uint8 [side, side, 1] and ``label``, the number of its class."""
     # Tensor and not Image: TFDS encodes arrays given to Image with TensorFlow.
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8),
+            "image": tfds.features.Tensor(shape=(side, side, 1), dtype=np.uint8),
             "label": tfds.features.ClassLabel(names=list(class_names)),
         }
     )

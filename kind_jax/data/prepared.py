@@ -67,8 +67,8 @@ def prepare(source: str, root: Path) -> Path:
     wins and the others use its result; no lock is needed, which network file systems may lack.
 
     Raises:
-      UserError: there is no such data set, the folder cannot be created or written, or an installed package lacks a
-        file that the data set is made from.
+      UserError: there is no such data set, the folder cannot be created or written, or the package that the data set
+        is made from is not installed or lacks a file.
     """
     builder_class = builder_of(source)
     folder = root / source / str(builder_class.VERSION)

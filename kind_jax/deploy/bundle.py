@@ -174,7 +174,7 @@ def open_bundle(
 
     Args:
       classes: by number or name; None is all.
-      weights: None is the moving average of a run, and what an artifact holds.
+      weights: None is the moving average of a run, where it keeps one, and what an artifact holds.
 
     Raises:
       UserError: neither a run nor an artifact, damaged files, a weight that is not finite, or a class that it does not
@@ -186,7 +186,7 @@ def open_bundle(
     if (path / artifact.MANIFEST).is_file():
         bundle = _from_artifact(path, classes, weights)
     elif (path / "config.json").is_file():
-        bundle = _from_run(path, classes, weights or "ema")
+        bundle = _from_run(path, classes, weights)
     else:
         raise UserError(
             f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST})."
@@ -238,8 +238,9 @@ def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.We
     )
 
 
-def _from_run(path: Path, classes: ClassList | None, weights: checkpoint.Weights) -> Bundle:
+def _from_run(path: Path, classes: ClassList | None, weights: checkpoint.Weights | None) -> Bundle:
     config = load_config(path, Config)
+    weights = weights or ("raw" if config.train.ema is None else "ema")
     directory = path / "checkpoints"
     for _ in range(4):
         try:

@@ -19,11 +19,10 @@ from kind_jax.deploy import cost
 from kind_jax.deploy.budget import Budget, spend
 from kind_jax.deploy.bundle import Bundle, check_bundle, groups_of
 from kind_jax.deploy.choose import Choice, Importance, choose
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.deploy.record import Composition, Criterion, Form, Kept
 from kind_jax.deploy.weights import assemble, take_apart
 from kind_jax.errors import UserError
-from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.partition import LEARNGENES, PARAMS, TAILORS, fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)

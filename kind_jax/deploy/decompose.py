@@ -23,10 +23,9 @@ from kind_jax.deploy.decomposition import picture as picture
 from kind_jax.deploy.decomposition import record as record
 from kind_jax.deploy.decomposition import rows as rows
 from kind_jax.deploy.divide import Layer, Residual, divide
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.deploy.weights import Weight, assemble, take_apart
 from kind_jax.errors import UserError
-from kind_jax.partition import PARAMS
+from kind_jax.partition import PARAMS, fingerprint
 
 
 def decompose(

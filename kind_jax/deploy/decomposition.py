@@ -26,7 +26,7 @@ class Decomposed:
       before, after: parameters of the dense model, and of this one with all groups.
       residual: what tailors began with.
       seed: of sketches and random directions.
-      source: SHA-256 of the dense model's weights (``identity.fingerprint``).
+      source: SHA-256 of the dense model's weights (``partition.fingerprint``).
     """
 
     bundle: Bundle

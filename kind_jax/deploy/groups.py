@@ -18,9 +18,8 @@ from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config.check import check_seed, require
 from kind_jax.config.roles import JOIN, compare
 from kind_jax.deploy.bundle import Bundle, check_bundle
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
-from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.partition import LEARNGENES, PARAMS, TAILORS, fingerprint
 from kind_jax.untrusted.text import check_names
 
 TABLE = "label_embed/table"

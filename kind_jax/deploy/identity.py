@@ -6,31 +6,18 @@ A file of tailors says in its metadata whose it is (:class:`Owner`), so that it 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pydantic
 
-from kind_jax import partition
 from kind_jax.config.check import STRICT, problem
 from kind_jax.errors import UserError
+from kind_jax.partition import fingerprint
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.text import printable
 
 _KEY = "kind_jax"  # one entry for everything: the library writes several in random order
-
-
-def fingerprint(tree: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of a tree of arrays: its paths in sorted order, their shapes, dtypes and bytes."""
-    digest = hashlib.sha256()
-    for path, leaf in partition.flatten(tree).items():
-        array = np.ascontiguousarray(leaf)
-        # NUL ends the header: no path contains one, so no two trees give the same stream.
-        digest.update(f"{path} {tuple(leaf.shape)} {array.dtype.name}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,7 @@ def _squares(
         kept = jnp.zeros_like(part.null)
         gate = model.class_gate(config.model, groups)(part.labels, kept)
         weights = partition.overlay(collections, partition.unflatten(values))
-        return task.loss(weights, part._replace(null=kept, no_embedding=kept, gate=gate))[0]
+        return task.loss(weights, part._replace(null=kept, no_embedding=kept, gate=gate)).value
 
     def add(total: Tree, part: Drawn) -> tuple[Tree, None]:
         gradient = jax.grad(loss)(values, part)

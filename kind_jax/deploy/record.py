@@ -51,7 +51,7 @@ class Composition:
       folded: whether the tailors of the only group were folded into the always-on part.
       max_params, max_flops, rank: the budget; None for none.
       form, criterion: as asked for.
-      source: SHA-256 of the learngenes of the model that it was composed from (``identity.fingerprint``).
+      source: SHA-256 of the learngenes of the model that it was composed from (``partition.fingerprint``).
       energy: share kept of the components' energy over all weights.
       weights: what was kept of each projection.
     """

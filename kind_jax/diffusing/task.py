@@ -23,8 +23,9 @@ from kind_jax.diffusion.process import make_process
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import Gate
 from kind_jax.train import hosts
+from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
-from kind_jax.train.task import Bank, Batch, Metrics
+from kind_jax.train.task import Bank, Batch, Loss
 from kind_jax.vae import pictures
 
 _LABELS = "params/label_embed/table"  # the last row is the null class's
@@ -51,6 +52,14 @@ class DiffusionTask:
     @property
     def bank(self) -> Bank:
         return _bank(self.config)
+
+    @property
+    def whole_batch(self) -> None:
+        return None
+
+    @property
+    def rules(self) -> Rules:
+        return ()
 
     @property
     def held(self) -> dict[str, tuple[int, ...]]:
@@ -85,6 +94,9 @@ class DiffusionTask:
             )
         return model.init(self.config.model, self.config.train.seed)
 
+    def fixed(self) -> partition.Collections:
+        return {}
+
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         config, keys = self.config, jax.random.split(key, 4)
         images, labels = batch["image"], batch["label"]
@@ -100,8 +112,11 @@ class DiffusionTask:
             gate=model.class_gate(config.model)(labels, null),
         )
 
-    def loss(self, collections: partition.Collections, drawn: Drawn) -> tuple[Float[Array, ""], Metrics]:
+    def loss(
+        self, collections: partition.Collections, drawn: Drawn, fixed: partition.Collections | None = None
+    ) -> Loss:
         """Mean denoising loss, and its parts. The bank may hold fewer groups than the config, if the gate fits it."""
+        del fixed
         config = self.config
         process = make_process(config.diffusion, config.model.learn_sigma)
         labels = jnp.where(drawn.no_embedding, config.model.num_classes, drawn.labels)
@@ -109,7 +124,7 @@ class DiffusionTask:
         weights = adapters.merge(config.transfer, collections)
         output = model.apply(config.model, weights, noisy, process.model_time(drawn.t), labels, drawn.gate)
         parts = jax.tree.map(jnp.mean, process.losses(output, drawn.clean, drawn.noise, drawn.t))
-        return parts["loss"], parts
+        return Loss(parts["loss"], parts)
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[DiffusionTask, list[str]]:
         fits.check_data(self.config, dataset)
@@ -124,9 +139,10 @@ class DiffusionTask:
         2022, PaLM, appendix B)."""
         return 3.0 * cost.products(self.config.model, self.config.train.batch).total
 
-    def watch(self, state: TrainState, mesh: Mesh, directory: Path, step: int) -> None:
+    def watch(self, state: TrainState, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
         """A grid of class-conditional samples."""
         samples.save_samples(self.config, state, mesh, directory / "samples" / f"step_{step:07d}.png")
+        return {}
 
 
 @functools.lru_cache(maxsize=32)

@@ -122,8 +122,9 @@ def fake_devices(config: MeshConfig) -> list[Any]:
 
 def state_bytes(config: Config, mesh: Mesh) -> StateBytes:
     """What one device holds of the state; exact, and from shapes alone."""
-    shapes = states.abstract(task_of(config))
-    shardings = sharding.shard_like(shapes, mesh)
+    task = task_of(config)
+    shapes = states.abstract(task)
+    shardings = sharding.shard_like(shapes, mesh, task.rules)
     sizes = jax.tree.map(lambda leaf, where: _shard(leaf, where), shapes, shardings)
     parts = {
         name: sum(jax.tree.leaves(getattr(sizes, field)))
@@ -155,7 +156,7 @@ def compile_step(config: Config, devices: list[Any]) -> CompiledStep:
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     task = task_of(config)
     shapes = states.abstract(task)
-    shardings = sharding.shard_like(shapes, mesh)
+    shardings = sharding.shard_like(shapes, mesh, task.rules)
     state = jax.tree.map(_placed, shapes, shardings)
     where = sharding.batch_sharding(mesh)
     batch = {name: _placed(leaf, where) for name, leaf in task.batch().items()}

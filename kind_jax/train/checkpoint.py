@@ -223,6 +223,8 @@ def load_collections(
     """
     state, config = states.abstract(task), task.config
     names = tuple(state.collections) if names is None else names
+    if weights == "ema" and config.train.ema is None:
+        raise UserError(f"{directory.parent} keeps no average (train.ema is None), so the weights must be 'raw'.")
     averaged = state.ema if weights == "ema" else {}
     wanted = {f"ema_{name}": averaged[name] for name in names if name in averaged}
     for name in names:  # of a collection that is averaged as a whole, the weights themselves are not needed

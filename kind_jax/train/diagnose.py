@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kind_jax import partition
 from kind_jax.config import RunConfig
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory
@@ -25,12 +26,17 @@ from kind_jax.train.task import Batch, Task
 
 
 def diagnosed(
-    task: Task, state: TrainState, batch_of: Callable[[int], Batch], directory: Path, saved: int
+    task: Task,
+    state: TrainState,
+    fixed: partition.Collections,
+    batch_of: Callable[[int], Batch],
+    directory: Path,
+    saved: int,
 ) -> UserError:
     """Repeat the step that was not finite, from the very state that it met, and write down what it saw.
 
     Args:
-      state: of a run that stands still, see :func:`kind_jax.train.step.make_step`.
+      state: of a run that stands still, see :func:`kind_jax.train.step.make_step`; ``fixed`` as there.
       batch_of: the batch of a step, counted from 0.
       directory: the run's folder; ``diagnostics/step_…`` in it gets report.json and batch.npz (this host's records, and
         what was drawn for each sample of the whole batch, like its time).
@@ -41,7 +47,7 @@ def diagnosed(
     """
     step, row = int(state.step) + 1, int(state.health.row)
     batch = batch_of(step - 1)
-    seen = jax.device_get(_look(task, state, batch))
+    seen = jax.device_get(_look(task, state, batch, fixed))
     folder = directory / "diagnostics" / f"step_{step:07d}"
     if hosts.is_first():
         with atomic_directory(folder, replace=folder.is_dir()) as new:
@@ -63,9 +69,9 @@ def diagnosed(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(task: Task, state: TrainState, batch: Batch) -> dict[str, Any]:
+def _look(task: Task, state: TrainState, batch: Batch, fixed: partition.Collections) -> dict[str, Any]:
     drawn = draw(task, batch, state.step)
-    grads, metrics = gradients(task, state.collections, drawn)
+    grads, (metrics, _) = gradients(task, state.collections, drawn, fixed)
     squares = {path: jnp.square(g.astype(jnp.float32)).sum() for path, g in leaves.paths(grads).items()}
     return {
         "metrics": metrics,

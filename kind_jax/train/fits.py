@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,18 +11,21 @@ from jax.sharding import Mesh
 
 from kind_jax.errors import UserError
 from kind_jax.train import sharding
+from kind_jax.train.freeze import moving
 from kind_jax.train.state import TrainState
+from kind_jax.train.task import Task
 
 
-def check_memory(batch: Mapping[str, jax.ShapeDtypeStruct], shapes: TrainState, mesh: Mesh) -> None:
+def check_memory(task: Task, shapes: TrainState, mesh: Mesh) -> None:
     """Refuse a run whose state and batch alone, without a single activation, are larger than the memory.
 
     Raises:
       UserError: naming both sizes.
     """
-    state = jax.tree.map(_share, shapes, sharding.shard_like(shapes, mesh))
-    gradients = sum(jax.tree.leaves(jax.tree.map(_share, shapes.ema, sharding.shard_like(shapes, mesh).ema)))
-    records = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in batch.values())
+    state = jax.tree.map(_share, shapes, sharding.shard_like(shapes, mesh, task.rules))
+    trained = moving(task.config.optimizer, shapes.collections)
+    gradients = sum(jax.tree.leaves(jax.tree.map(_share, trained, sharding.shard_like(trained, mesh, task.rules))))
+    records = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in task.batch().values())
     # A batch and what is drawn for it on the devices, and the batch once more on the host.
     devices = mesh.size // jax.process_count()
     ways = mesh.shape["data"] * mesh.shape["fsdp"]

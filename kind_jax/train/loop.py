@@ -69,7 +69,7 @@ def train(
         state, data = opened.state, opened.data
         done = start = int(state.step)
         end = settings.steps if stop_after is None else min(settings.steps, stop_after)
-        out = (opened.shardings, sharding.replicated(mesh))
+        fixed, out = opened.fixed, (opened.shardings, sharding.replicated(mesh))
         step = jax.jit(make_step(task), donate_argnums=0, out_shardings=out)
 
         def batch_of(index: int | None = None) -> Batch:
@@ -81,7 +81,7 @@ def train(
         def check_numbers(values: Any) -> None:
             """Never let a diverged model push good checkpoints out."""
             if int(values["nonfinite_row"]) > settings.skip_nonfinite:
-                raise diagnosed(task, state, batch_of, directory, keeper.saved)
+                raise diagnosed(task, state, fixed, batch_of, directory, keeper.saved)
 
         def save() -> None:
             reporter.report()  # before the checkpoint is there: a resumed run does not log its steps again
@@ -104,20 +104,20 @@ def train(
                     with reporter.waiting("input_wait"):
                         batch = batch_of()
                     profile.before(done + 1)
-                    state, metrics = step(state, batch)
+                    state, metrics = step(state, batch, fixed)
                     done += 1
                     reporter.stepped(done, metrics, flight.add(metrics))
                     profile.after(done, metrics)
                     keeper.look()
                     if done % settings.log_every == 0 or done == end:
                         reporter.note(done, metrics)
-                    if _due(settings.checkpoint_every, done):
-                        save()
                     if _due(settings.sample_every, done) or (settings.sample_every and done == settings.steps):
-                        reporter.log(f"drawing samples of step {done} ...")
-                        with reporter.waiting("sampling"):
+                        with reporter.watching(done):
                             check_present(directory)
-                            task.watch(state, mesh, directory, done)
+                            figures = task.watch(state, mesh, directory, done)
+                        reporter.watched(done, figures)
+                    if _due(settings.checkpoint_every, done):  # last: a resumed run neither looks nor logs again
+                        save()
                     interrupted = hosts.asked_to_stop(bool(received), done)
                 if interrupted and keeper.saved != done:
                     reporter.log(f"saving step {done}, then stopping")

@@ -10,7 +10,7 @@ import jax
 
 from kind_jax.chips import peak_flops
 
-WAITS = ("input_wait", "checkpoint_stall", "sampling")
+WAITS = ("input_wait", "checkpoint_stall", "watching")
 
 
 class Meter:
@@ -45,7 +45,7 @@ class Meter:
             self.total[what] = self.total.get(what, 0.0) + seconds
 
     def read(self) -> dict[str, float]:
-        """``input_wait``, ``checkpoint_stall`` and ``sampling`` as shares of the wall time since the last reading."""
+        """``input_wait``, ``checkpoint_stall`` and ``watching`` as shares of the wall time since the last reading."""
         now = self._clock()
         wall = max(now - self._since, 1e-9)
         shares = {what: self._spent.get(what, 0.0) / wall for what in WAITS}
@@ -57,7 +57,7 @@ class Meter:
         return None if self._peak is None else steps_per_second * self._flops / self._peak
 
     def summary(self) -> str:
-        """All waits since the beginning, like ``input wait 0.1 %, checkpoint stall 1.2 %, sampling 3.0 % of 120 s``."""
+        """All waits since the beginning, like ``input wait 0.1 %, checkpoint stall 1.2 %, watching 3.0 % of 120 s``."""
         wall = max(self._clock() - self._begin, 1e-9)
         waits = ", ".join(f"{name.replace('_', ' ')} {100 * self.total.get(name, 0.0) / wall:.1f} %" for name in WAITS)
         return f"{waits} of {wall:.0f} s"

@@ -44,6 +44,7 @@ class Opened:
     """A run whose next step can be taken.
 
     Attributes:
+      fixed: weights that steps read and do not change.
       data: the input pipeline, where the state left it; ``placement`` says where its batches go.
       meta: what every checkpoint records beside its arrays.
       found: the checkpoint that it goes on from; ``unverified`` reads it meanwhile, where that was put off.
@@ -52,6 +53,7 @@ class Opened:
 
     state: TrainState
     shardings: TrainState
+    fixed: partition.Collections
     data: Any
     placement: NamedSharding
     checkpoints: Checkpoints
@@ -81,7 +83,12 @@ def look(config: RunConfig, directory: Path, *, fresh: bool) -> Looked:
     for line in warnings:
         _say(line)
     shapes = states.abstract(task)  # refuses a config that leaves nothing to train
-    check_memory(task.batch(), shapes, mesh)
+    if config.train.accumulate > 1 and task.whole_batch is not None:
+        raise UserError(
+            f"train.accumulate is {config.train.accumulate}, but it must be 1: {task.whole_batch} needs the whole "
+            "batch."
+        )
+    check_memory(task, shapes, mesh)
     _say(_parameters(shapes.collections))
     check(directory, task.config)  # before anything is written, the lock included
     return Looked(task=task, dataset=dataset, mesh=mesh, shapes=shapes)
@@ -109,6 +116,8 @@ def start(
         workers=config.data.workers,
     )  # fmt: skip
     fingerprint = pipeline.fingerprint(looked.dataset, batch=config.train.batch, seed=config.data.seed)
+    if fixed := task.fixed():  # beside the data: what a step sees that is no part of the state
+        fingerprint["fixed"] = partition.fingerprint(fixed)
 
     found = choose(directory, resume, config.train.verify)
     fresh = found.step is None
@@ -116,7 +125,7 @@ def start(
     weights = (initial or task.init)() if fresh else None
     if hosts.is_first() and not (directory / "config.json").is_file():
         save_config(directory, config)
-    shardings = sharding.shard_like(looked.shapes, mesh)
+    shardings = sharding.shard_like(looked.shapes, mesh, task.rules)
     checkpoints = Checkpoints(directory / "checkpoints", config)
     if weights is None:
         placed = jax.tree.map(
@@ -133,6 +142,7 @@ def start(
     return Opened(
         state=state,
         shardings=shardings,
+        fixed=jax.device_put(fixed, sharding.shard_like(fixed, mesh, task.rules)),
         data=data,
         placement=placement,
         checkpoints=checkpoints,

@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,22 @@ class Reporter:
     def waiting(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Book the time inside as ``what``, see :class:`kind_jax.train.meter.Meter`."""
         return self._meter.waiting(what)
+
+    def watching(self, done: int) -> contextlib.AbstractContextManager[None]:
+        """Around what a task shows of a step."""
+        self.log(f"looking at step {done} ...")
+        return self.waiting("watching")
+
+    def watched(self, done: int, figures: Mapping[str, float]) -> None:
+        """Log the figures that came out, beside the metrics of the step where these are noted."""
+        if not figures:
+            return
+        self.log(f"step {done}: " + ", ".join(f"{n.replace('_', ' ')} {value:.4g}" for n, value in figures.items()))
+        if self._pending is not None and self._pending[0] == done:
+            self._pending = (done, self._pending[1], {**self._pending[2], **figures})
+        elif self._writer is not None:
+            check_present(self._directory)
+            self._writer.write(done, figures)
 
     def stepped(self, done: int, metrics: Metrics, before: Metrics | None) -> None:
         """A step was dispatched, and the one before it has ended with the metrics ``before``."""

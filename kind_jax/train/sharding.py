@@ -16,11 +16,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kind_jax.config import MeshConfig
 from kind_jax.errors import UserError
-from kind_jax.partition import ADAPTERS, COLLECTIONS
+from kind_jax.partition import NAMES
 
 AXES = ("data", "fsdp", "tensor")
 
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
+"""Patterns of whole paths, and the mesh axis of each of a leaf's axes."""
+
+RULES: Rules = (
     # Blocks of different forms are not stacked: the same without the depth axis.
     (r"learngenes/blocks/\d+/.*/u", ("fsdp", "tensor")),
     (r"learngenes/blocks/\d+/.*/v", ("tensor", "fsdp")),
@@ -40,12 +43,14 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     # partitioner returned wrong gradients for them on a (2, 2, 2) mesh. Splitting inputs is right on every mesh tried.
     (r"params/blocks/.*/kernel", (None, "fsdp")),
     (r"params/blocks/.*/bias", ()),
+    (r"params/.*/kernel", (None, None, "fsdp")),  # of a convolution, whose inputs are its third axis
     (r"params/.*/kernel", ("fsdp",)),
     # A look-up in a table that is cut along its features would be sent around whole; the table is small.
     (r"params/label_embed/table", ()),
     (r"params/.*/bias", ()),
-    # Adapters are small.
-    (r"adapters/.*", ()),
+    # The rest is small.
+    (r"params/.*(scale|offset|token|position)", ()),
+    (r"(adapters|stats)/.*", ()),
 )
 
 
@@ -68,7 +73,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[tuple[str, tuple[str | None, ...]]] = RULES):
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
     """The PartitionSpec of one weight.
 
     The first matching rule of at most the weight's rank whose axes all divide their dimensions decides; if there is
@@ -89,19 +94,22 @@ def _dividing(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) 
     return tuple(a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=False))
 
 
-def shard_like(tree: Any, mesh: Mesh) -> Any:
+def shard_like(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     """NamedShardings for a state.
 
     Weights go by rule, averages and moments as the weight whose path they end with, counters to every device.
+
+    Args:
+      rules: of a task, which come before those of this module.
     """
 
     def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         names = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
-        roots = [i for i, name in enumerate(names) if name in (*COLLECTIONS, ADAPTERS)]
+        roots = [i for i, name in enumerate(names) if name in NAMES]
         # multi_transform's own states are keyed by collection too: the innermost name begins the weight's path.
         if not roots or leaf.ndim == 0 or roots[-1] == len(names) - 1 or "count" in names:
             return NamedSharding(mesh, PartitionSpec())
-        return NamedSharding(mesh, spec("/".join(names[roots[-1] :]), leaf.shape, mesh))
+        return NamedSharding(mesh, spec("/".join(names[roots[-1] :]), leaf.shape, mesh, (*rules, *RULES)))
 
     return jax.tree_util.tree_map_with_path(of, tree)
 

@@ -10,9 +10,9 @@ from jaxtyping import Array, Int
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
-from kind_jax.partition import TAILORS
+from kind_jax.partition import STATS, TAILORS
 from kind_jax.train import rows
-from kind_jax.train.freeze import moving
+from kind_jax.train.freeze import check, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.task import Task
 
@@ -33,7 +33,8 @@ class TrainState(NamedTuple):
     """Weights, their moving average, optimizer state and the number of finished steps.
 
     Attributes:
-      ema: only the leaves that train; a frozen one is its own average.
+      ema: only the leaves that move (statistics among them); a frozen one is its own average. Empty where
+        ``train.ema`` is None.
       averaged: the step that each row of the averaged tailor bank is up to date with; None if all of it always is, see
         :mod:`kind_jax.train.rows`.
     """
@@ -51,7 +52,8 @@ def start(task: Task, collections: partition.Collections) -> TrainState:
     config, bank = task.config, task.bank
     tx = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.train.steps))
     # A copy: the average must not share buffers with the weights, which the step donates.
-    ema = jax.tree.map(jnp.copy, moving(config.optimizer, collections))
+    moved = moving(config.optimizer, collections) | {k: v for k, v in collections.items() if k == STATS}
+    ema = {} if config.train.ema is None else jax.tree.map(jnp.copy, moved)
     since = None if bank is None or bank.taken is None else jnp.zeros(bank.groups, jnp.int32)
     none = jnp.zeros((), jnp.int32)
     # Copies: a donated buffer must not be donated twice.
@@ -59,8 +61,14 @@ def start(task: Task, collections: partition.Collections) -> TrainState:
 
 
 def abstract(task: Task) -> TrainState:
-    """Shapes and dtypes of the state; takes no memory."""
-    return jax.eval_shape(lambda c: start(task, c), task.shapes())
+    """Shapes and dtypes of the state; takes no memory.
+
+    Raises:
+      UserError: the optimizer's settings do not fit the model, or nothing is trained.
+    """
+    shapes = task.shapes()
+    check(task.config.optimizer, shapes)
+    return jax.eval_shape(lambda c: start(task, c), shapes)
 
 
 def averaged(config: RunConfig, state: TrainState) -> partition.Collections:
@@ -79,6 +87,7 @@ def up_to_date(
     step: Int[Array, ""],
 ) -> Any:
     """The averaged tailors as of ``step``, from averages as of ``since`` and weights that stood still meanwhile."""
+    assert config.train.ema is not None
     weights = moving(config.optimizer, {TAILORS: collections[TAILORS]})[TAILORS]
     return rows.caught_up(average, weights, rows.decay_between(config.train.ema, since, step))
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from kind_jax import partition
 from kind_jax.config import RunConfig
 from kind_jax.nn.gate import Gate
+from kind_jax.partition import STATS
 from kind_jax.train import rows
 from kind_jax.train import state as states
 from kind_jax.train.freeze import hold, moving
@@ -30,14 +31,17 @@ def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""
     return task.draw(batch, jax.random.fold_in(key, step))
 
 
-def gradients(task: Task, collections: partition.Collections, drawn: Any) -> tuple[partition.Collections, Metrics]:
-    """Gradient of the leaves that train, and mean metrics, in ``train.accumulate`` micro-batches."""
+def gradients(
+    task: Task, collections: partition.Collections, drawn: Any, fixed: partition.Collections
+) -> tuple[partition.Collections, tuple[Metrics, Any]]:
+    """Gradient of the leaves that train, and mean metrics and statistics, in ``train.accumulate`` micro-batches."""
     accumulate, held = task.config.train.accumulate, task.held
 
-    def of(part: Any) -> tuple[partition.Collections, Metrics]:
-        def f(trained: partition.Collections) -> tuple[Float[Array, ""], Metrics]:
+    def of(part: Any) -> tuple[partition.Collections, tuple[Metrics, Any]]:
+        def f(trained: partition.Collections) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
             weights = partition.overlay(collections, trained)
-            return task.loss(hold(held, weights, jax.lax.stop_gradient(weights)), part)
+            loss = task.loss(hold(held, weights, jax.lax.stop_gradient(weights)), part, fixed)
+            return loss.value, (loss.metrics, loss.stats)
 
         return jax.grad(f, has_aux=True)(moving(task.config.optimizer, collections))
 
@@ -76,8 +80,10 @@ def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
 
 def make_step(
     task: Task, *, rate: optax.Schedule | None = None, seed: Integer[Array, ""] | None = None
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step of a task; jit it, donating the state.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The step of a task, ``step(state, batch, fixed)``; jit it, donating the state.
+
+    ``fixed`` is what :meth:`kind_jax.train.task.Task.fixed` gives, and can be left out where that is empty.
 
     Args:
       rate: learning rate by step; None takes the config's. It and ``seed`` may be traced, so that one compiled step
@@ -88,8 +94,10 @@ def make_step(
     rate = rate or learning_rate(config.optimizer, config.train.steps)
     tx = make_optimizer(config.optimizer, rate)
 
-    def update(state: TrainState, drawn: Any, present: Bool[Array, " rows"]) -> tuple[TrainState, Metrics]:
-        grads, metrics = gradients(task, state.collections, drawn)
+    def update(
+        state: TrainState, drawn: Any, present: Bool[Array, " rows"], fixed: partition.Collections
+    ) -> tuple[TrainState, Metrics]:
+        grads, (metrics, stats) = gradients(task, state.collections, drawn, fixed)
         # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
             partition.overlay(jax.tree.map(jnp.zeros_like, state.collections), grads),
@@ -104,24 +112,28 @@ def make_step(
         # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
         moved: Any = hold(held, cast(dict[str, Any], optax.apply_updates(old, changes)), old)
         weights = _either(fine, moved, old)
+        if stats is not None:
+            weights[STATS] = _either(fine, stats, state.collections[STATS])
         opt = _either(fine, opt, state.opt)
         done = state.step + jnp.where(stopped, 0, 1)
-        keep = jnp.where(stopped, 1, rows.decay(config.train.ema, done))
-        ema = hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), state.ema, weights), weights)
+        ema = state.ema
+        if config.train.ema is not None:
+            keep = jnp.where(stopped, 1, rows.decay(config.train.ema, done))
+            ema = hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), ema, weights), weights)
         metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
         metrics |= {"nonfinite_row": health.row, "nonfinite_steps": health.skipped}
         new = TrainState(partition.overlay(state.collections, weights), ema, opt, done, health, state.averaged)
         return new, metrics
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        drawn = draw(task, batch, state.step, seed)
+    def step(state: TrainState, batch: Batch, fixed: partition.Collections | None = None) -> tuple[TrainState, Metrics]:
+        drawn, fixed = draw(task, batch, state.step, seed), fixed or {}
         if bank is None:
-            return update(state, drawn, jnp.zeros(0, bool))
+            return update(state, drawn, jnp.zeros(0, bool), fixed)
         if bank.taken is None:
-            return update(state, drawn, groups_present(drawn.gate, bank.groups))
+            return update(state, drawn, groups_present(drawn.gate, bank.groups), fixed)
         used = rows.in_use(drawn.gate, bank.taken, bank.groups)
         drawn = drawn._replace(gate=rows.among(drawn.gate, used))
-        new, metrics = update(states.take(config, state, used), drawn, groups_present(drawn.gate, bank.taken))
+        new, metrics = update(states.take(config, state, used), drawn, groups_present(drawn.gate, bank.taken), fixed)
         return states.put(state, used, new), metrics
 
     return step

@@ -4,6 +4,7 @@ step, and what its loss is; everything else is the trainer's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -15,11 +16,26 @@ from kind_jax.config import RunConfig
 from kind_jax.data.dataset import Dataset
 from kind_jax.nn.gate import Gate
 from kind_jax.partition import Collections
+from kind_jax.train.sharding import Rules
 
 Batch = dict[str, Any]
 """Arrays by name, each with the batch as leading axis."""
 
 Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
+
+
+class Loss(NamedTuple):
+    """What a task makes of a step's samples.
+
+    Attributes:
+      value: the mean loss, which is differentiated.
+      metrics: figures to log, ``loss`` among them.
+      stats: the collection ``stats`` after the step; None for a model that has none.
+    """
+
+    value: Float[Array, ""]
+    metrics: Metrics
+    stats: Any = None
 
 
 class Bank(NamedTuple):
@@ -38,7 +54,8 @@ class Drawn(Protocol):
     """A NamedTuple of arrays [B, ...]: a batch with everything random about its step.
 
     It is drawn for the whole batch, so that neither devices nor micro-batches change it. ``gate`` names the rows of the
-    bank that samples switch on; the trainer replaces it where it takes rows out of the bank.
+    bank that samples switch on; the trainer replaces it where it takes rows out of the bank. A task without a bank has
+    no need of it.
     """
 
     @property
@@ -62,6 +79,17 @@ class Task(Protocol):
         ...
 
     @property
+    def whole_batch(self) -> str | None:
+        """What needs all samples of a batch together, like ``BatchNorm``; such a task is not trained in micro-batches.
+        None where nothing does."""
+        ...
+
+    @property
+    def rules(self) -> Rules:
+        """Where the leaves are sharded that :data:`kind_jax.train.sharding.RULES` does not know, or knows wrongly."""
+        ...
+
+    @property
     def held(self) -> dict[str, tuple[int, ...]]:
         """Rows that stay in leaves that train, by path: indices of the leading axis, from its end where negative."""
         ...
@@ -82,12 +110,19 @@ class Task(Protocol):
         """
         ...
 
+    def fixed(self) -> Collections:
+        """Weights that every step reads and none changes, like a teacher's; empty where there are none.
+
+        They are no part of a checkpoint, which records their hash: a run goes on with the same ones only.
+        """
+        ...
+
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Any:
         """The :class:`Drawn` of one step, whose key follows from the seed and the step number alone."""
         ...
 
-    def loss(self, collections: Collections, drawn: Any) -> tuple[Float[Array, ""], Metrics]:
-        """The mean loss of samples, and figures to log, ``loss`` among them."""
+    def loss(self, collections: Collections, drawn: Any, fixed: Collections) -> Loss:
+        """The mean loss of samples that :meth:`draw` gave; ``fixed`` is what :meth:`fixed` gave."""
         ...
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[Task, list[str]]:
@@ -105,8 +140,9 @@ class Task(Protocol):
         """FLOPs of the matrix products of one step: forward, and twice that backward."""
         ...
 
-    def watch(self, state: Any, mesh: Mesh, directory: Path, step: int) -> None:
-        """What people look at every ``train.sample_every`` steps, written below the run's ``directory``.
+    def watch(self, state: Any, mesh: Mesh, directory: Path, step: int) -> Mapping[str, float]:
+        """What people look at every ``train.sample_every`` steps: pictures, written below the run's ``directory``, and
+        figures, which are returned and logged.
 
         Every host calls it, with a :class:`kind_jax.train.state.TrainState`; the first alone writes.
         """

@@ -36,7 +36,7 @@ def _loss(config: Config, collections: partition.Collections, images: Float[Arra
         no_embedding=jnp.ones(count, bool),
         gate=Gate(row.reshape(1, 1), jnp.ones((1, 1))),
     )
-    return DiffusionTask(config).loss(collections, drawn)[0]
+    return DiffusionTask(config).loss(collections, drawn).value
 
 
 def _labels(records: Source) -> Int32[np.ndarray, " N"]:

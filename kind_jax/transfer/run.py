@@ -9,7 +9,7 @@ import jax
 
 from kind_jax.config import Config
 from kind_jax.deploy.bundle import Bundle
-from kind_jax.deploy.identity import fingerprint
+from kind_jax.partition import fingerprint
 from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.freeze import moving

@@ -18,9 +18,8 @@ from kind_jax.config import Config, ModelConfig
 from kind_jax.config.roles import COMPUTED, WHOLE, compare, settings_with
 from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import Bundle
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
-from kind_jax.partition import TAILORS
+from kind_jax.partition import TAILORS, fingerprint
 from kind_jax.train.run import load_config
 
 

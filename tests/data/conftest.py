@@ -26,7 +26,7 @@ def digits_copy(digits_root, tmp_path):
 
 @pytest.fixture(scope="session")
 def records(tmp_path_factory):
-    """A function: data.source to {split: (dataset, uint8 images [N, 8, 8], labels [N])}, prepared once a session."""
+    """A function: data.source to {split: (dataset, uint8 images [N, H, W], labels [N])}, prepared once a session."""
 
     @functools.cache
     def of(source):

@@ -16,11 +16,11 @@ from kind_jax.deploy import components, cost, picture
 from kind_jax.deploy.budget import Budget, Offer, spend
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.deploy.compose import compose
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.deploy.importance import estimate
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import learngenes_only
 from kind_jax.nn.init import Components
+from kind_jax.partition import fingerprint
 
 # Wide enough for some weights to be cheaper dense (o, 10 components) and some factored (mlp_out).
 CONFIG = tiny.change(

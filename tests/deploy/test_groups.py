@@ -14,8 +14,8 @@ from kind_jax import model
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.deploy.compose import compose
 from kind_jax.deploy.groups import drop, grow, grow_fresh, served
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
+from kind_jax.partition import fingerprint
 
 CONFIG = tiny.change(tiny.CONFIG, model={"num_classes": 5, "groups": (0, 0, 1, 1, 2)})
 

@@ -17,8 +17,9 @@ import tiny
 from kind_jax import model, sealed
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.deploy.groups import drop
-from kind_jax.deploy.identity import Owner, fingerprint, from_metadata, to_metadata
+from kind_jax.deploy.identity import Owner, from_metadata, to_metadata
 from kind_jax.errors import UserError
+from kind_jax.partition import fingerprint
 
 CONFIG = tiny.change(tiny.CONFIG, model={"num_classes": 3, "groups": (0, 1, 0), "depth": 1})
 NAMES = ("ant", "bee", "cow")

@@ -14,8 +14,8 @@ from kind_jax.commands import train as command
 from kind_jax.deploy.bundle import export, open_bundle
 from kind_jax.deploy.compose import compose
 from kind_jax.deploy.decompose import decompose
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
+from kind_jax.partition import fingerprint
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 from kind_jax.train.run import load_config

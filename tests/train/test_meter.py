@@ -30,7 +30,7 @@ def test_waits_are_shares_of_the_wall_time_of_their_interval(monkeypatch):
     spend(1, "input_wait")
     spend(9)
     first = meter.read()
-    assert first == pytest.approx({"input_wait": 0.1, "checkpoint_stall": 0, "sampling": 0})
+    assert first == pytest.approx({"input_wait": 0.1, "checkpoint_stall": 0, "watching": 0})
     spend(2, "checkpoint_stall")
     spend(1, "input_wait")
     spend(7)
@@ -39,7 +39,7 @@ def test_waits_are_shares_of_the_wall_time_of_their_interval(monkeypatch):
     assert second["checkpoint_stall"] == pytest.approx(0.2)
     assert meter.mfu(3.0) == pytest.approx(3 * FLOPS / (8 * 1e9))  # of eight devices
     assert describe(second) == ["input wait 10 %", "checkpoint stall 20 %"]
-    assert meter.summary() == "input wait 10.0 %, checkpoint stall 10.0 %, sampling 0.0 % of 20 s"
+    assert meter.summary() == "input wait 10.0 %, checkpoint stall 10.0 %, watching 0.0 % of 20 s"
 
 
 @pytest.mark.parametrize(

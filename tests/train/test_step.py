@@ -45,7 +45,7 @@ def run(config, steps=3, batch=BATCH):
 def test_the_step_compiles_once_and_learns():
     config = tiny.change(tiny.CONFIG, train={"null": 0.0}, optimizer={"learning_rate": 5e-3})
     draws = step.draw(task_of(config), jax.tree.map(jnp.asarray, BATCH), jnp.asarray(10_000))
-    loss = jax.jit(lambda c: task_of(config).loss(c, draws)[0])
+    loss = jax.jit(lambda c: task_of(config).loss(c, draws).value)
     f = jax.jit(chex.assert_max_traces(step.make_step(task_of(config)), 1), donate_argnums=0)
     current = start(config)
     before = loss(current.collections)
@@ -139,9 +139,9 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_no_moment():
 def test_micro_batches_do_not_change_the_gradient():
     draws = step.draw(task_of(tiny.CONFIG), jax.tree.map(jnp.asarray, BATCH), jnp.zeros((), jnp.int32))
     weights = start(tiny.CONFIG).collections
-    whole, _ = jax.jit(step.gradients, static_argnums=0)(task_of(tiny.CONFIG), weights, draws)
+    whole, _ = jax.jit(step.gradients, static_argnums=0)(task_of(tiny.CONFIG), weights, draws, {})
     parts, _ = jax.jit(step.gradients, static_argnums=0)(
-        task_of(tiny.change(tiny.CONFIG, train={"accumulate": 4})), weights, draws
+        task_of(tiny.change(tiny.CONFIG, train={"accumulate": 4})), weights, draws, {}
     )
     chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-6)
 

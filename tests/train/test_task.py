@@ -35,6 +35,9 @@ def test_another_task_trains_resumes_and_reports(runs):
     assert len(whole) == 60
     assert whole[-1][0] < 0.6 < 2 < whole[0][0]
     assert whole[-1][1] > 0.8
+    watched = {line["step"]: line["bias"] for line in lines["whole"] if "bias" in line}
+    assert sorted(watched) == [30, 60]
+    assert f"{watched[30]:.8f}" in (folder / "whole" / "bias_30.txt").read_text()
     assert "650 parameters: params 650" in said
     assert "warning: it is linear" in said
     assert (folder / "whole" / "bias_30.txt").read_text() == (folder / "parts" / "bias_30.txt").read_text()

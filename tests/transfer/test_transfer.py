@@ -15,8 +15,8 @@ from kind_jax.config import CollectionConfig, Config, TransferConfig
 from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.deploy.compose import compose
 from kind_jax.deploy.groups import grow
-from kind_jax.deploy.identity import fingerprint
 from kind_jax.errors import UserError
+from kind_jax.partition import fingerprint
 from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint, state
 from kind_jax.train.freeze import hold
