@@ -136,9 +136,10 @@ def _refused(sentence: str) -> int:
 
 
 def _run(verb: str, args: list[str]) -> int:
-    from kind_jax.commands.repeated import joined  # not above: `kind-jax --help` does without tyro
+    from kind_jax.commands.kinds import own  # not above: `kind-jax --help` does without tyro
+    from kind_jax.commands.repeated import joined
 
-    command = importlib.import_module(f"kind_jax.commands.{verb}")
+    command = own(verb, args) or importlib.import_module(f"kind_jax.commands.{verb}")
     args = joined(command.Arguments, args)
     if verb not in _ON_SEVERAL_HOSTS:
         return command.run(args)

@@ -6,24 +6,50 @@ A config saves the name of its kind; the core imports none of them. A new kind i
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """Where to find what, as ``module:name``.
+    """Where to find what, as ``module:name`` or ``module``.
 
     Attributes:
       config: a :class:`kind_jax.config.RunConfig` whose ``task`` is the name of this kind.
       task: makes a :class:`kind_jax.train.task.Task` of such a config.
+      start: how a run begins from another model, a module like :mod:`kind_jax.transfer.whole`; None: never.
+      verbs: commands that are others for this kind than for diffusion: for each its module, like those in
+        :mod:`kind_jax.commands`.
     """
 
     config: str
     task: str
+    start: str | None = None
+    verbs: Mapping[str, str] = {}
 
 
 DEFAULT = "diffusion"  # of configs that were saved when there was no other
 
-KINDS = {DEFAULT: Kind(config="kind_jax.config.run:Config", task="kind_jax.diffusing.task:DiffusionTask")}
+KINDS = {
+    DEFAULT: Kind(
+        config="kind_jax.config.run:Config",
+        task="kind_jax.diffusing.task:DiffusionTask",
+        start="kind_jax.transfer.whole",
+    ),
+    "classification": Kind(
+        config="kind_jax.classifying.config:ClassifyRun",
+        task="kind_jax.classifying.task:ClassifyTask",
+        start="kind_jax.classifying.start",
+        verbs={
+            "evaluate": "kind_jax.classifying.commands.evaluate",
+            "report": "kind_jax.classifying.commands.report",
+        },
+    ),
+}
+
+
+def config_classes() -> list[type]:
+    """The settings of all kinds of runs."""
+    return [load(kind.config) for kind in KINDS.values()]
 
 
 def load(where: str) -> Any:

@@ -12,25 +12,43 @@ from jaxtyping import Array, Float, Int
 from kind_jax import partition
 from kind_jax.config import ModelConfig
 from kind_jax.config.check import check_seed
-from kind_jax.nn.dit import DiT
+from kind_jax.kinds import load
 from kind_jax.nn.gate import ClassGate, Gate
 from kind_jax.nn.init import Initializer, ShapesOnly
 
+MODULES = {
+    "ModelConfig": "kind_jax.nn.dit:DiT",
+    "ViTConfig": "kind_jax.nn.vit:ViT",
+    "ResNetConfig": "kind_jax.nn.resnet:ResNet",
+    "CNNConfig": "kind_jax.nn.cnn:CNN",
+}
+"""The module of each class of settings of a network, imported when it is needed."""
+
+
+def module(config: Any, init: Initializer) -> nnx.Module:
+    """The network of these settings."""
+    return load(MODULES[type(config).__name__])(config, init=init)
+
 
 @functools.lru_cache(maxsize=32)
-def definition(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
-    """The module's definition and its collections as ShapeDtypeStructs; takes no memory."""
-    graphdef, collections = partition.split(DiT(config, init=ShapesOnly()))
+def definition(config: Any) -> tuple[nnx.GraphDef, Any]:
+    """The module's definition and its collections as ShapeDtypeStructs; takes no memory.
+
+    Args:
+      config: the settings of a network, a :class:`kind_jax.config.ModelConfig` or one of
+        :mod:`kind_jax.config.networks`.
+    """
+    graphdef, collections = partition.split(module(config, ShapesOnly()))
     return graphdef, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), collections)
 
 
-def init(config: ModelConfig, seed: int) -> partition.Collections:
+def init(config: Any, seed: int) -> partition.Collections:
     """Fresh collections as NumPy arrays, the same on every machine; place them with ``jax.device_put``.
 
     Raises:
       UserError: a seed that is not a whole number from 0 to 2³² - 1.
     """
-    return partition.split(DiT(config, init=Initializer(check_seed(seed))))[1]
+    return partition.split(module(config, Initializer(check_seed(seed))))[1]
 
 
 def apply(
@@ -45,7 +63,7 @@ def apply(
     return partition.join(definition(config)[0], collections)(images, t, labels, gate)
 
 
-def class_gate(config: ModelConfig, groups: tuple[int, ...] | None = None) -> ClassGate:
+def class_gate(config: Any, groups: tuple[int, ...] | None = None) -> ClassGate:
     """The gate of each class over a bank that holds ``groups`` in that order; None is all of them."""
     held = tuple(range(config.num_groups)) if groups is None else groups
     row = {group: i for i, group in enumerate(held)}

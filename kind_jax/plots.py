@@ -216,3 +216,61 @@ def matrix(panels: Mapping[str, np.ndarray], x_label: str, y_label: str) -> byte
     if image is not None:
         figure.colorbar(image, ax=list(grid), shrink=0.8).outline.set_visible(False)  # pyright: ignore
     return _png(figure)
+
+
+def confusion(shares: np.ndarray, names: Sequence[str]) -> bytes:
+    """Shares [K, K] of each true class (rows) that were taken for each class; numbers where there is room for them."""
+    count = len(names)
+    side = min(max(3.6, 0.5 * count + 1.6), 12.0)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    # A root lets few mistakes be seen beside many right answers.
+    axes.imshow(np.sqrt(shares), vmin=0.0, vmax=1.0, cmap="Blues")
+    if count <= 25:
+        axes.set_xticks(range(count), names, rotation=90)
+        axes.set_yticks(range(count), names)
+        for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
+            colour = _PAPER if shares[i, j] > 0.3 else _INK
+            axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.tick_params(colors=_MUTED, labelsize=9, length=0)
+    axes.set_xlabel("taken for (%)" if count <= 25 else "taken for", color=_MUTED)
+    axes.set_ylabel("true class", color=_MUTED)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return _png(figure)
+
+
+def reliability(bins: np.ndarray) -> bytes:
+    """Accuracy against confidence, of intervals [N, 3]: images, sum of confidences, right ones; dots are images."""
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes)
+    used = bins[bins[:, 0] > 0]
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1.0, linestyle=(0, (4, 4)))
+    sizes = 20 + 180 * used[:, 0] / max(used[:, 0].max(initial=1), 1)
+    axes.plot(used[:, 1] / used[:, 0], used[:, 2] / used[:, 0], color=_COLOURS[0], linewidth=1.2, zorder=3)
+    axes.scatter(used[:, 1] / used[:, 0], used[:, 2] / used[:, 0], s=sizes, color=_COLOURS[0], zorder=4)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("share that is right")
+    return _png(figure)
+
+
+def share_curve(points: Sequence[tuple[int, float]]) -> bytes:
+    """A share, like accuracy, over the steps of a run."""
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes)
+    at, shares = zip(*points, strict=True)
+    axes.plot(at, [100 * share for share in shares], "o-", color=_COLOURS[1], linewidth=1.8, markersize=5)
+    best = int(np.argmax(shares))
+    axes.annotate(
+        f"{100 * shares[best]:.1f}", (at[best], 100 * shares[best]), xytext=(0, 7), textcoords="offset points",
+        ha="center", fontsize=9, color=_INK,
+    )  # fmt: skip
+    axes.set_xlabel("step")
+    axes.set_ylabel("accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.margins(x=0.03, y=0.15)
+    return _png(figure)

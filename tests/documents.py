@@ -83,7 +83,7 @@ def parse(words: list[str], monkeypatch) -> Any:
     with monkeypatch.context() as patch:
         patch.setattr(tyro, "cli", stop)
         patch.setattr(transfer, "_settings_of", settings_of)
-        patch.setattr(train, "_source", lambda *given: None)
+        patch.setattr(train, "_start", lambda *given: None)
         with pytest.raises(_ParsedError) as caught:
             importlib.import_module(f"kind_jax.commands.{words[0]}").run(words[1:])
     return caught.value.args[0]

@@ -10,6 +10,7 @@ import tyro
 
 from kind_jax.classes import Typed, describe
 from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, with_data
+from kind_jax.config import Config
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(args: list[str]) -> int:
 
     if parsed.data_path is not None and parsed.criterion != "loss":
         raise UserError(f"--data.path is given, but --criterion is {parsed.criterion}, and only loss reads images.")
-    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights, kind=Config)
     classes = chosen(asked, bundle.class_names) or ()
     composed = compose(
         bundle, classes=classes, **bounds, rank=parsed.rank, form=parsed.form, criterion=parsed.criterion,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import check_file, check_png, say_paths, table
-from kind_jax.config import Projection, TimeFrequencies
+from kind_jax.config import Config, Projection, TimeFrequencies
 from kind_jax.errors import UserError
 from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import printable
@@ -169,9 +169,9 @@ def _load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:
         ):  # fmt: skip
             if value is not None:
                 raise UserError(f"{name} is {value!r:.200}, but a model of our own has this in its config.")
-        from kind_jax.deploy.bundle import open_bundle
+            from kind_jax.deploy.bundle import open_bundle
 
-        return open_bundle(parsed.source, weights=parsed.weights)
+        return open_bundle(parsed.source, weights=parsed.weights, kind=Config)
     if parsed.origin == "dit":
         return load_dit(
             parsed.source, heads=parsed.heads, weights=parsed.weights, time_frequencies=frequencies,

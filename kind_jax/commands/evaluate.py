@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 import tyro
 
 from kind_jax.commands.console import Classes, chosen, say_paths, table, typed, with_data
+from kind_jax.config import Config
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def run(args: list[str]) -> int:
     from kind_jax.train.lock import run_lock
     from kind_jax.vae import pictures
 
-    bundle = with_data(open_bundle(parsed.source, classes=classes, weights=parsed.weights), parsed.data_path)
+    bundle = with_data(
+        open_bundle(parsed.source, classes=classes, weights=parsed.weights, kind=Config), parsed.data_path
+    )
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
     plan = Plan(
         bundle=bundle,

@@ -29,8 +29,9 @@ class Arguments:
     kind-jax compose --form dense."""
     classes: Classes = ()
     """Classes whose tailors to include, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all."""
-    weights: Literal["ema", "raw"] | None = None
-    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
+    weights: Literal["ema", "raw", "best"] | None = None
+    """Moving average, last weights, or (of a classifier) those with the best held-out accuracy of a run; default: the
+    moving average, or what the artifact holds."""
     replace: bool = False
     """Replace what exists at --out, if it is of the same kind."""
 

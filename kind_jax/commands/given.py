@@ -10,19 +10,20 @@ from typing import Any
 import pydantic
 
 from kind_jax.commands.console import option
-from kind_jax.commands.repeated import values_of
-from kind_jax.config import Config, RunConfig, presets
+from kind_jax.commands.repeated import dataclasses_of, values_of
+from kind_jax.config import RunConfig, presets
 from kind_jax.errors import UserError
 
 C = typing.TypeVar("C", bound=RunConfig)
 
 
-def base_config(arguments: type, args: list[str], without: C) -> C:
+def base_config(arguments: type, args: list[str], without: C, kind: type[C] | None = None) -> C:
     """The config of ``--config``, whose settings are the defaults of all other options, so it is read first.
 
     Args:
       arguments: the dataclass that ``args`` will be parsed as.
-      without: what there is without ``--config``, which must be of its kind.
+      without: what there is without ``--config``.
+      kind: what the config must be of; None is the kind of ``without``.
 
     Raises:
       UserError: as :func:`kind_jax.config.presets.load`, or a config of another kind.
@@ -36,14 +37,14 @@ def base_config(arguments: type, args: list[str], without: C) -> C:
         if {"-h", "--help"} & set(args):  # which does not need what is missing
             return without
         raise
-    if not isinstance(config, type(without)):
+    if not isinstance(config, kind or type(without)):
         raise UserError(f"--config {path} is of the kind {config.task!r}, but it must be {without.task!r} here.")
-    return config
+    return config  # pyright: ignore[reportReturnType]
 
 
 def settings_given(arguments: type, args: list[str]) -> dict[str, Any]:
     """The settings in ``args`` by their dotted names, in their types; what cannot be parsed is left to the parser."""
-    types, found = _types(Config), {}
+    types, found = _types(RunConfig), {}
     for name, values in values_of(arguments, args).items():
         setting = name.replace("-", "_")
         if setting not in types:
@@ -70,11 +71,14 @@ def _is_list(hint: Any) -> bool:
     return any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
 
 
-def _types(settings: type, prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for name, hint in typing.get_type_hints(settings).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found |= _types(hint, f"{prefix}{name}.")
-        elif not name.startswith("_"):
-            found[f"{prefix}{name}"] = hint
+def _types(settings: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in dataclasses_of(settings):
+        hints = typing.get_type_hints(each)
+        for field in dataclasses.fields(each):
+            name, hint = f"{prefix}{field.name}", hints[field.name]
+            if dataclasses_of(hint):
+                found |= _types(hint, f"{name}.")
+            else:  # of two networks, one may have a whole number where another has any
+                found[name] = found[name] | hint if name in found and found[name] != hint else hint
     return found

@@ -10,6 +10,7 @@ import tyro
 
 from kind_jax.classes import describe
 from kind_jax.commands.console import say_paths
+from kind_jax.config import Config
 from kind_jax.config.check import check_seed
 from kind_jax.errors import UserError
 
@@ -47,10 +48,10 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.bundle import export, open_bundle
     from kind_jax.deploy.groups import grow, grow_fresh
 
-    bundle = open_bundle(parsed.source, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, weights=parsed.weights, kind=Config)
     grown = grow_fresh(bundle, names, parsed.seed) if names else bundle
     for other in parsed.add:
-        grown = grow(grown, open_bundle(other, weights=parsed.weights))
+        grown = grow(grown, open_bundle(other, weights=parsed.weights, kind=Config))
     export(grown, parsed.out, replace=parsed.replace)
     old = len(bundle.class_names)
     new = range(old, len(grown.class_names))

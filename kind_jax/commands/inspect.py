@@ -24,19 +24,22 @@ class Arguments:
     out: Path | None = None
     """PNG file of the energy plot; default: energy.png in the run, or beside the artifact, if it can be
     written there."""
-    weights: Literal["ema", "raw"] | None = None
-    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
+    weights: Literal["ema", "raw", "best"] | None = None
+    """Moving average, last weights, or (of a classifier) those with the best held-out accuracy of a run; default: the
+    moving average, or what the artifact holds."""
 
 
 def run(args: list[str]) -> int:
     """Parse ``args``, print the tables and write the plot; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax inspect")
 
+    from kind_jax.config import ModelConfig
     from kind_jax.deploy import anatomy, cost
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.files import atomic_write_bytes
     from kind_jax.nn.contraction import choose
     from kind_jax.plots import energy_bars
+    from kind_jax.tasks import task_of
 
     check_png(parsed.out)
     classes = typed("--classes", parsed.classes)
@@ -50,8 +53,12 @@ def run(args: list[str]) -> int:
             for s in anatomy.sizes(bundle.collections, len(bundle.groups))
         ],
     )
-    spent = cost.total(bundle.config.model, len(bundle.groups))
-    print(f"one evaluation on one image: {spent.flops / 1e6:,.2f} MFLOPs (2 x multiply-adds, one group on)")
+    settings, train = bundle.config.model, bundle.config.train
+    if isinstance(settings, ModelConfig):
+        flops = cost.total(settings, len(bundle.groups)).flops
+    else:
+        flops = task_of(bundle.config).flops() / 3 / train.batch  # a step goes forward, and twice as far backward
+    print(f"one evaluation on one image: {flops / 1e6:,.2f} MFLOPs (2 x multiply-adds, one group on)")
     layers = anatomy.layers(bundle.collections)
     if not layers:
         print("every projection is dense: there are no components")
@@ -61,8 +68,8 @@ def run(args: list[str]) -> int:
         """How a training step of this config multiplies by the learngenes."""
         if not layer.learngenes:
             return "-"
-        settings, train = bundle.config.model, bundle.config.train
-        rows = train.batch // train.accumulate * cost.rows_of(settings, layer.name)
+        tokens = cost.rows_of(settings, layer.name) if isinstance(settings, ModelConfig) else settings.tokens
+        rows = train.batch // train.accumulate * tokens
         return choose(settings.contraction, layer.shape[0], layer.learngenes, layer.shape[1], rows)
 
     table(

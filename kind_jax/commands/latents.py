@@ -17,9 +17,9 @@ from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from kind_jax.data.dataset import Dataset
     from kind_jax.data.encode import Encoder
     from kind_jax.data.latent_files import Index, SplitName
+    from kind_jax.data.sets import Dataset
     from kind_jax.vae import Vae
 
 PICTURE, _IMAGES = "reconstructions.png", 8

@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import tyro
 
+from kind_jax.config import RunConfig
 from kind_jax.errors import UserError
+from kind_jax.kinds import config_classes
 
 _NUMBER = re.compile(r"-(\.|[0-9]|inf\b|nan\b|infinity\b)", re.IGNORECASE)  # as the parser sees it
 
@@ -129,8 +131,9 @@ def _options(arguments: type, prefix: str = "") -> dict[str, tuple[_Option, bool
             continue
         named = next((e.name for e in extras if getattr(e, "name", None) is not None), name)
         path = f"{prefix}{named}".replace("_", "-")
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found |= _options(hint, f"{path}." if named else prefix)
+        if inside := dataclasses_of(hint):
+            for each in inside:
+                found |= _options(each, f"{path}." if named else prefix)
             continue
         option = _Option(path, _kind(hint, own=not prefix))
         found[path] = option, True
@@ -138,6 +141,15 @@ def _options(arguments: type, prefix: str = "") -> dict[str, tuple[_Option, bool
             parent, dot, last = path.rpartition(".")
             found[f"{parent}{dot}no-{last}"] = option, False
     return found
+
+
+def dataclasses_of(hint: Any) -> list[type]:
+    """The dataclasses that a field may hold; the settings of a run are those of any kind of run."""
+    if hint is RunConfig:
+        return config_classes()
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    parts = typing.get_args(hint) if is_union else (hint,)
+    return list(parts) if all(dataclasses.is_dataclass(part) for part in parts) else []
 
 
 def _kind(hint: Any, *, own: bool) -> Literal["flag", "one", "fixed", "list", "some"]:

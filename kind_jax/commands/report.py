@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from kind_jax.commands.console import check_file, say_paths
+from kind_jax.config import Config
 from kind_jax.errors import NoSplitError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from kind_jax.data.dataset import Source
+    from kind_jax.data.sets import Source
     from kind_jax.deploy.bundle import Bundle
     from kind_jax.evaluate.quality import Measured
     from kind_jax.report import Section
@@ -62,7 +63,7 @@ def run(args: list[str]) -> int:
 
     out = parsed.out or parsed.source / "report.html"
     check_file(out)
-    bundle = open_bundle(parsed.source)
+    bundle = open_bundle(parsed.source, kind=Config)
     loss = _loss(parsed.source)  # may refuse the metrics, so before the work
     # The judge looks at the pixels of the training images, which a data set of latents does not have.
     latent = bundle.config.data.source == "latents"

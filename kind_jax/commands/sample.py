@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import Classes, check_png, chosen, say_paths, typed
+from kind_jax.config import Config
 from kind_jax.config.check import check_seed
 from kind_jax.errors import UserError
 
@@ -59,7 +60,7 @@ def run(args: list[str]) -> int:
     from kind_jax.images import grid, save_png
     from kind_jax.vae import decode_in_batches, pictures
 
-    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights, kind=Config)
     changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
     sampler = dataclasses.replace(bundle.config.sampler, **changes)
     dataclasses.replace(bundle.config, sampler=sampler)  # refuses a sampler that does not fit the diffusion process

@@ -10,6 +10,7 @@ import tyro
 
 from kind_jax.classes import Typed, describe
 from kind_jax.commands.console import Classes, chosen, say_paths
+from kind_jax.config import Config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.bundle import export, open_bundle
     from kind_jax.deploy.groups import drop
 
-    bundle = open_bundle(parsed.source, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, weights=parsed.weights, kind=Config)
     shrunk = drop(bundle, chosen(asked, bundle.class_names) or ())
     export(shrunk, parsed.out, replace=parsed.replace)
     say_paths(f"classes that are left: {describe(shrunk.served, shrunk.class_names)}", {"artifact": parsed.out})

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import importlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import ModuleType
+from typing import Annotated, Literal
 
 import tyro
 
 from kind_jax.commands.console import option, say_paths
 from kind_jax.commands.given import base_config
-from kind_jax.config import Config, presets
+from kind_jax.commands.kinds import PLAIN, for_settings
+from kind_jax.config import Config, RunConfig, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
+from kind_jax.kinds import KINDS
 from kind_jax.train.ending import EXIT_RESTARTABLE
 
 
@@ -31,59 +34,39 @@ class Arguments:
     """Stop after this step; the same command without it continues the run."""
     resume: Literal["auto", "never", "always"] = "auto"
     """auto: continue the run in --workdir if there is one. never: refuse to. always: refuse to begin a new one."""
-    settings: Annotated[Config, tyro.conf.arg(name="")]
+    settings: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
 def _default_folder(config: str | Path | None) -> Path:
     return Path("runs") / Path(config or "").stem
 
 
-def _source(init: str | None, directory: Path) -> Config | None:
-    """The settings of the model that a run begins from, or began from; None for random weights."""
-    if init is None and not (directory / "config.json").is_file():
-        return None
-    if init == "":
-        raise UserError("--init is empty, but it must be a run or an artifact.")
-    from kind_jax.transfer import whole
-
-    return whole.saved_settings(directory) if init is None else whole.settings_of(Path(init))
-
-
-def _begin(
-    config: Config, source: Config, init: Path | None, directory: Path
-) -> tuple[Config, Callable[[], dict[str, Any]] | None]:
-    """The complete config, and what gives the weights of step 0."""
-    from kind_jax.data.dataset import open_dataset
-    from kind_jax.deploy.bundle import open_bundle
-    from kind_jax.transfer import whole
-
-    if init is None:
-        return whole.go_on(config, source), None
-    bundle = open_bundle(init)
-    config, weights = whole.begin(config, bundle)
-    whole.check_same(config, directory)
-    remark = whole.check_classes(bundle, open_dataset(config.data, "train").class_names)
-    del bundle
-    if remark is not None:
-        print(remark)
-    return config, [weights].pop  # nothing else keeps them while the run trains
+def _start(task: str, init: str | None) -> ModuleType | None:
+    """How runs of a kind begin from another model; imported where one does, as it needs more than settings do."""
+    where = KINDS[task].start
+    if where is None and init is not None:
+        raise UserError(f"--init is given, but a run of the kind {task!r} begins from weights of its own alone.")
+    return None if where is None else importlib.import_module(where)
 
 
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
-    path, base = option(args, "--config"), base_config(Arguments, args, Config())
-    source = _source(option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path)))
-    if source is not None:
-        from kind_jax.transfer import whole
-
-        base = whole.adopt(base, source)
+    path, base = option(args, "--config"), base_config(Arguments, args, Config(), RunConfig)
+    init, directory = option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path))
+    if init == "":
+        raise UserError("--init is empty, but it must be a run or an artifact.")
+    start = None
+    if init is not None or (directory / "config.json").is_file():
+        start = _start(base.task, init)
+    if start is not None:
+        base = start.defaults(base, None if init is None else Path(init), directory)
     with together():
-        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax train")
+        form = for_settings(Arguments, type(base))
+        parsed = tyro.cli(form, args=args, default=form(settings=base), prog="kind-jax train", config=PLAIN)
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a preset, like digits, or a Python file with get_config()."
         )
-    directory = parsed.workdir or _default_folder(parsed.config)
 
     from kind_jax.train import hosts  # after parsing: `--help` should not wait for JAX
     from kind_jax.train.loop import train
@@ -91,8 +74,8 @@ def run(args: list[str]) -> int:
     hosts.join()
 
     config, initial = parsed.settings, None
-    if source is not None:
-        config, initial = _begin(config, source, parsed.init, directory)
+    if start is not None:
+        config, initial = start.begin_run(config, parsed.init, directory)
     summary = train(config, directory, stop_after=parsed.stop_after, resume=parsed.resume, initial=initial)
     if not hosts.is_first():
         return EXIT_RESTARTABLE if summary.interrupted else 0
@@ -103,7 +86,7 @@ def run(args: list[str]) -> int:
         {
             "checkpoints": directory / "checkpoints",
             "metrics": directory / "metrics.jsonl",
-            "samples": directory / "samples",
+            **{name: directory / name for name in ("samples", "best") if (directory / name).is_dir()},
             "config": directory / "config.json",
         },
     )

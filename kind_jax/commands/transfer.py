@@ -83,7 +83,7 @@ def run(args: list[str]) -> int:
     from kind_jax.transfer.run import footprint, prepare, transfer
 
     hosts.join()
-    bundle = open_bundle(parsed.source, weights=parsed.weights)
+    bundle = open_bundle(parsed.source, weights=parsed.weights, kind=Config)
     config = parsed.settings
     names = open_dataset(config.data, "train").class_names
     if path is None:

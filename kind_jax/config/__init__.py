@@ -7,7 +7,8 @@ refuses unknown fields and wrong types.
 
 from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import Contraction, Energy, FactorConfig, Form, ModelConfig, Projection, TimeFrequencies, dit
+from kind_jax.config.factored import Contraction, Energy, FactorConfig, Form, Projection
+from kind_jax.config.model import ModelConfig, TimeFrequencies, dit
 from kind_jax.config.published import imagenet, onto, published
 from kind_jax.config.run import Config, RunConfig, from_json, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig

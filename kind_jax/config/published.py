@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any, Literal
 
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import FactorConfig, dit
+from kind_jax.config.factored import FactorConfig
+from kind_jax.config.model import dit
 from kind_jax.config.run import Config
 from kind_jax.config.training import CollectionConfig, DataConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
-from kind_jax.config.model import FactorConfig, ModelConfig
+from kind_jax.config.factored import FactorConfig
+from kind_jax.config.model import ModelConfig
 from kind_jax.config.run import Config, RunConfig
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
@@ -58,7 +59,7 @@ _ROLES: dict[type, dict[Role, str]] = {
     DiffusionConfig: {Role.WEIGHTS: "process schedule prediction train_steps", Role.TIMES: "times"},
     SamplerConfig: {Role.SAMPLING: "method steps guidance guidance_channels eta"},
     DataConfig: {
-        Role.TRAINING: "source name classes protocol seed flip size channels held_out latent_scale",
+        Role.TRAINING: "source name classes protocol seed flip size channels held_out validation latent_scale",
         Role.PLACE: "path vae",
         Role.SPEED: "workers",
         Role.UPKEEP: "skip_bad",

@@ -49,6 +49,9 @@ class DataConfig:
       held_out: share of each class's training images of a ``folder`` without a test split that is held out as one: the
         images whose paths have the least SHA-256, at least one of a class of two or more. No run trains on them, and
         evaluations use them as they would use a test split.
+      validation: share of each class's training images that is held out of training, so that a choice between weights
+        or settings need not be made on the test split: those whose pixels (of files, their paths) have the least
+        SHA-256. Of images in memory, of folders and of TFDS sets.
       skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
       vae: folder of the autoencoder (diffusers' AutoencoderKL) that turns samples of a model of latents into pictures.
       latent_scale: scaling_factor and shift_factor of the autoencoder that made the latents; a run takes them from its
@@ -68,6 +71,7 @@ class DataConfig:
     size: int = 256
     channels: Literal[1, 3] = 3
     held_out: float = 0.0
+    validation: float = 0.0
     skip_bad: float = 0.01
     vae: str | None = None
     latent_scale: tuple[float, float] | None = None
@@ -78,6 +82,9 @@ class DataConfig:
         require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
         require(1 <= self.size <= 8192, "data.size", self.size, "between 1 and 8192")
         require(0 <= self.skip_bad <= 1, "data.skip_bad", self.skip_bad, "between 0 and 1")
+        require(0 <= self.validation <= 0.9, "data.validation", self.validation, "between 0 and 0.9")
+        possible = self.validation == 0 or self.source != "latents"
+        require(possible, "data.validation", self.validation, "0 for data.source 'latents'")
         require(0 <= self.held_out <= 0.9, "data.held_out", self.held_out, "between 0 and 0.9")
         possible = self.held_out == 0 or self.source == "folder"
         require(

@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 from kind_jax.config.check import STRICT, gathered, require
-from kind_jax.config.model import Projection
+from kind_jax.config.factored import Projection
 
 Method = Literal["none", "kind", "full", "layers", "lora", "pissa", "dora", "svdiff", "oft"]
 

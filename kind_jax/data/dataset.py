@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Int32
 
 from kind_jax.config import DataConfig
 from kind_jax.data import folder as folders
@@ -21,10 +20,11 @@ from kind_jax.data import latents
 from kind_jax.data.bad import check_share
 from kind_jax.data.decode import to_float
 from kind_jax.data.folder import FolderSource
-from kind_jax.data.latent_files import Index
 from kind_jax.data.named import open_named
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
+from kind_jax.data.sets import Dataset, MemorySource
+from kind_jax.data.validation import divide
 from kind_jax.errors import UserError
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
@@ -32,99 +32,13 @@ MEMORY_LIMIT = 1 << 30
 _BLOCK = 256  # records read at a time
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Random access to records; also a Grain ``RandomAccessDataSource``."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Record: ``image`` float32 [H, W, C] in [-1, 1], ``label`` int32 scalar."""
-        ...
-
-    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        """Several records: ``image`` float32 [B, H, W, C], ``label`` int32 [B].
-
-        A source that reads records when they are asked for adds ``bad`` int64 [B]: the index of a record that could not
-        be read, in whose place the next one stands that could (``bad.read_around``); -1 for all others.
-        """
-        ...
+Split = Literal["train", "validation", "test"]
 
 
-@runtime_checkable
-class Draws(Protocol):
-    """A source that draws what a training batch has of its records, instead of giving the same every time."""
-
-    def draw(self, indices: Sequence[int] | np.ndarray, *, seed: int, first: int, flip: bool) -> dict[str, np.ndarray]:
-        """As ``gather``, for records that stand in the global stream from position ``first`` on.
-
-        Args:
-          flip: whether half of the images are mirrored.
-        """
-        ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """One split of a data set.
-
-    Attributes:
-      source: the records.
-      class_names: name of each label, after the selection, in the order of ``data.classes``.
-      image_shape: (H, W, C).
-      fingerprint: what identifies the records and their order, as JSON values. Its ``content`` is the SHA-256 of the
-        decoded records of a set in memory, and only the sizes of the record files of a larger one: reading those whole
-        would delay every start. That of a folder is the SHA-256 of all paths and sizes, that of latents of their
-        files' checksums.
-      bad: a line about each record that was left out because it cannot be read.
-      others: files of a folder that were left out because they are no images by their names.
-      beside: an image that was left out because it lies beside the folders of the classes; None where there is none.
-      flip: whether training batches mirror half of the images.
-      latents: what is said about latents where the images are latents; None where they are pixels.
-    """
-
-    source: Source
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    fingerprint: dict[str, Any]
-    bad: tuple[str, ...] = ()
-    others: int = 0
-    beside: str | None = None
-    flip: bool = False
-    latents: Index | None = None
-
-    @property
-    def counts(self) -> tuple[int, ...] | None:
-        """Records of each class; None where the source would have to read all of them to tell."""
-        labels = getattr(self.source, "labels", None)
-        if labels is None:
-            return None
-        return tuple(np.bincount(np.asarray(labels), minlength=len(self.class_names)).tolist())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MemorySource:
-    """Records decoded into two arrays, made read-only because records are views of them."""
-
-    images: Float[np.ndarray, "N H W C"]
-    labels: Int32[np.ndarray, " N"]
-
-    def __post_init__(self) -> None:
-        self.images.flags.writeable = False
-        self.labels.flags.writeable = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        return {"image": self.images[index], "label": self.labels[index]}
-
-    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": self.images[indices], "label": self.labels[indices]}
-
-
-def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
+def open_dataset(config: DataConfig, split: Split) -> Dataset:
     """Open a split of the configured data set, preparing the data set on first use.
+
+    ``validation`` is what ``data.validation`` holds out of ``train``.
 
     A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here, without the records that
     cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every record
@@ -135,6 +49,14 @@ def open_dataset(config: DataConfig, split: Literal["train", "test"]) -> Dataset
         more than ``data.skip_bad`` of its records cannot be read, or the package that the data set is made from is not
         installed or lacks a file.
     """
+    if split != "test" and config.validation:
+        return divide(_open(config, "train"), config.validation, split)
+    if split == "validation":
+        raise UserError("data.validation is 0, but it must be above 0 for there to be a validation split.")
+    return _open(config, split)
+
+
+def _open(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
     if config.source == "folder":
         return _open_folder(config, split)
     if config.source == "latents":

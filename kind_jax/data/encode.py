@@ -20,9 +20,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from kind_jax.data.bad import Explains, check_share
-from kind_jax.data.dataset import Dataset
 from kind_jax.data.latent_files import Dtype
 from kind_jax.data.latent_shards import Shards
+from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 from kind_jax.untrusted.text import printable
 from kind_jax.vae import Vae, VaeConfig, encode

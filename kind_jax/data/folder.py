@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int32, Int64, UInt8
 
 from kind_jax.data.bad import check_share, read_around
 from kind_jax.data.decode import LIMIT, BadImage, decode, to_float
+from kind_jax.data.least import least
 from kind_jax.errors import NoSplitError, UserError
 from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import check_names, printable
@@ -285,11 +286,7 @@ def held_out(source: FolderSource, share: float) -> Bool[np.ndarray, " N"]:
     a class that has two is held out, and at least one is left.
     """
     digests = [hashlib.sha256(source.name(index)).digest() for index in range(len(source))]
-    out = np.zeros(len(source), bool)
-    for label in np.unique(source.labels):
-        rows = sorted(np.flatnonzero(source.labels == label).tolist(), key=digests.__getitem__)
-        out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
-    return out
+    return least(digests, source.labels, share)
 
 
 def _class_files(folder: Path, name: str) -> tuple[list[tuple[bytes, int]], int] | None:

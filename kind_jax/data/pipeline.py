@@ -14,8 +14,8 @@ from jaxtyping import UInt32
 
 from kind_jax.config.roles import differences
 from kind_jax.data import augment
-from kind_jax.data.dataset import Dataset, Draws, MemorySource, Source
 from kind_jax.data.latents import MemoryLatents
+from kind_jax.data.sets import Dataset, Draws, MemorySource, Source
 from kind_jax.errors import UserError
 
 # Describes the order of records for the fingerprint: change it whenever the stream changes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kind_jax.data.dataset import Dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.untrusted.text import printable
 
 FEW = 20  # images of a class; with fewer, a model learns them by heart

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from kind_jax import partition
-from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.partition import LEARNGENES, PARAMS, STATS, TAILORS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def sizes(collections: partition.Collections, groups: int) -> list[Size]:
             bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
         )
 
-    shared = [of(LEARNGENES, collections[LEARNGENES]), of(PARAMS, collections[PARAMS])]
+    shared = [of(name, collections[name]) for name in (LEARNGENES, PARAMS, STATS) if name in collections]
     bank = of(f"{TAILORS} of all {groups} groups", collections[TAILORS])
     whole = of("whole model", *collections.values())
     if not groups or not bank.parameters:

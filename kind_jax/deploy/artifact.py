@@ -3,6 +3,7 @@
     kind.json                      config, class names, groups; shapes, dtypes and SHA-256 of every file, and its own
     learngenes.safetensors         components that every class shares
     params.safetensors             everything dense
+    stats.safetensors              statistics of norms, where the model has some
     tailors/<group>.safetensors    one file a group, so that a device fetches only what it serves; none where the model
                                    has no gated tailors (dense, or composed for one group). Its metadata says whose
                                    they are: group, names of its classes, fingerprint of the learngenes
@@ -23,7 +24,7 @@ import numpy as np
 import safetensors.numpy
 
 from kind_jax import __version__, partition, sealed
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.deploy.identity import Owner, from_metadata, owners, to_metadata
 from kind_jax.deploy.manifest import FORMAT as FORMAT
 from kind_jax.deploy.manifest import MANIFEST as MANIFEST
@@ -33,6 +34,7 @@ from kind_jax.deploy.manifest import (
     Manifest,
     group_file,
     shapes_of,
+    shared_file,
     to_json,
     without_path,
 )
@@ -40,14 +42,14 @@ from kind_jax.deploy.manifest import read_manifest as read_manifest
 from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory
-from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.partition import LEARNGENES, TAILORS
 from kind_jax.untrusted import tensors
 from kind_jax.untrusted.regular import open_regular, read_exactly
 from kind_jax.untrusted.text import check_names
 
 
 def write(
-    directory: Path, *, config: Config, collections: partition.Collections, groups: Sequence[int],
+    directory: Path, *, config: RunConfig, collections: partition.Collections, groups: Sequence[int],
     class_names: Sequence[str], weights: Literal["ema", "raw"], step: int, composition: Composition | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
@@ -68,10 +70,10 @@ def write(
             raise UserError(f"{str(directory)!r} lies inside the artifact {str(parent)!r}; choose another folder.")
     if replace and directory.exists():
         read_manifest(directory, alone=True)  # refuses to delete what is not an artifact, or holds other files too
-    trees = {f"{name}.safetensors": collections[name] for name in (LEARNGENES, PARAMS) if collections[name]}
+    trees = {shared_file(name): tree for name, tree in collections.items() if name != TAILORS and tree}
     metadata: dict[str, dict[str, str]] = {}
     if collections[TAILORS]:
-        owner = owners(class_names, config.model.group_of_class, collections[LEARNGENES])
+        owner = owners(class_names, _groups(config), collections[LEARNGENES])
         for row, group in enumerate(groups):
             metadata[group_file(group)] = to_metadata(owner[group])
             trees[group_file(group)] = jax.tree.map(lambda a, row=row: a[row], collections[TAILORS])
@@ -108,15 +110,19 @@ def read(directory: Path, manifest: Manifest, groups: Sequence[int]) -> partitio
         if group not in manifest.groups:
             raise UserError(f"{directory} has no tailors of group {group}; it serves groups {list(manifest.groups)}.")
     shapes = shapes_of(manifest.config)
-    collections: partition.Collections = {LEARNGENES: {}, TAILORS: {}, PARAMS: {}}
-    for name in (LEARNGENES, PARAMS):
-        if shapes[name]:
-            collections[name] = _read_file(directory, f"{name}.safetensors", manifest, shapes[name])
+    collections: partition.Collections = {name: {} for name in shapes}
+    for name in shapes:
+        if shapes[name] and name != TAILORS:
+            collections[name] = _read_file(directory, shared_file(name), manifest, shapes[name])
     if shapes[TAILORS]:
-        owner = owners(manifest.class_names, manifest.config.model.group_of_class, collections[LEARNGENES])
+        owner = owners(manifest.class_names, _groups(manifest.config), collections[LEARNGENES])
         rows = [_read_file(directory, group_file(g), manifest, shapes[TAILORS], owner[g]) for g in groups]
         collections[TAILORS] = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     return collections
+
+
+def _groups(config: RunConfig) -> tuple[int, ...]:
+    return config.model.group_of_class  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _read_file(

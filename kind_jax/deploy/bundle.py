@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from kind_jax import adapters, finite, model, partition, sampling
 from kind_jax.classes import ClassList, labels_of, numbers_of
-from kind_jax.config import Config, SamplerConfig
+from kind_jax.config import Config, RunConfig, SamplerConfig
 from kind_jax.config.check import check_choice, check_seed, require
 from kind_jax.deploy import artifact
 from kind_jax.deploy.class_mixture import gate_of
@@ -26,13 +26,16 @@ from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint
 from kind_jax.train.run import load_config
 
+Choice = Literal["ema", "raw", "best"]
+BEST = "best"  # an artifact in the folder of a run
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Bundle:
     """Collections and their meaning.
 
     Attributes:
-      config: the config that they were trained with.
+      config: the settings of the run that trained them, of any kind.
       collections: learngenes, params, and the tailors of ``groups``, a bank row for each.
       groups: the groups aboard, in the order of the bank.
       class_names: name of every class that the model was trained on.
@@ -42,7 +45,7 @@ class Bundle:
       composition: how the model was composed, if it was.
     """
 
-    config: Config
+    config: Any
     collections: partition.Collections
     groups: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -108,6 +111,7 @@ class Bundle:
             or whose tailors are not aboard; a seed, sampler or gate that does not fit; a gate for tailors that were
             folded into the weights; guidance for a model that has no unconditional branch; images that are not finite.
         """
+        check_bundle(self, "the model")
         numbers = labels_of(labels, self.class_names)
         self.gates.check(tuple(map(int, np.unique(numbers))))
         check_seed(seed)
@@ -144,16 +148,24 @@ class Bundle:
             raise UserError(f"a gate was given, but {why}.")
 
 
-def check_bundle(value: object, name: str = "bundle") -> None:
-    """Refuse what is not a bundle, like a path to one.
+def check_bundle(value: object, name: str = "bundle", kind: type[RunConfig] = Config) -> None:
+    """Refuse what is not a bundle, like a path to one, or not of a kind of run.
+
+    Args:
+      kind: of its config; RunConfig is any.
 
     Raises:
-      UserError: naming the argument, the value found and how to get a bundle.
+      UserError: naming the argument, the value found and how to get a bundle, or the two kinds.
     """
     require(isinstance(value, Bundle), name, value, "a model, as kind_jax.open_bundle(path) gives")
+    assert isinstance(value, Bundle)
+    if not isinstance(value.config, kind):
+        raise UserError(
+            f"{name} is of the kind {value.config.task!r} (from {value.origin}), but it must be {kind.task!r} here."
+        )
 
 
-def groups_of(config: Config, classes: Sequence[int] | None) -> tuple[int, ...]:
+def groups_of(config: Any, classes: Sequence[int] | None) -> tuple[int, ...]:
     """The groups that serve ``classes``; None is every group, and a model without factored weights has none.
 
     Raises:
@@ -168,13 +180,19 @@ def groups_of(config: Config, classes: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def open_bundle(
-    path: str | Path, *, classes: ClassList | None = None, weights: checkpoint.Weights | None = None
+    path: str | Path,
+    *,
+    classes: ClassList | None = None,
+    weights: Choice | None = None,
+    kind: type[RunConfig] = RunConfig,
 ) -> Bundle:
     """Open a run directory or an artifact; of an artifact, only the tailor files that ``classes`` need are touched.
 
     Args:
       classes: by number or name; None is all.
-      weights: None is the moving average of a run, where it keeps one, and what an artifact holds.
+      weights: None is the moving average of a run, where it keeps one, and what an artifact holds;
+        ``best`` are those of a run that had the best held-out accuracy (its best.json says on which split).
+      kind: of its config; RunConfig is any.
 
     Raises:
       UserError: neither a run nor an artifact, damaged files, a weight that is not finite, or a class that it does not
@@ -182,7 +200,14 @@ def open_bundle(
     """
     path = _path(path, "path")
     if weights is not None:
-        check_choice(weights, checkpoint.Weights, "weights")
+        check_choice(weights, Choice, "weights")
+    if weights == "best":
+        if not (path / BEST / artifact.MANIFEST).is_file():
+            raise UserError(
+                f"{str(path)!r} has no best weights; a run of a classifier keeps them in {BEST!r} from the first time "
+                "that its held-out accuracy is measured (train.sample_every)."
+            )
+        path, weights = path / BEST, None
     if (path / artifact.MANIFEST).is_file():
         bundle = _from_artifact(path, classes, weights)
     elif (path / "config.json").is_file():
@@ -191,6 +216,7 @@ def open_bundle(
         raise UserError(
             f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST})."
         )
+    check_bundle(bundle, str(path), kind)
     finite.check(bundle.collections, path)
     return bundle
 
@@ -201,7 +227,7 @@ def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> d
     Raises:
       UserError: the folder exists and is not to be replaced, or cannot be written.
     """
-    check_bundle(bundle)
+    check_bundle(bundle, kind=RunConfig)
     return artifact.write(
         _path(directory, "directory"),
         config=bundle.config,
@@ -239,7 +265,7 @@ def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.We
 
 
 def _from_run(path: Path, classes: ClassList | None, weights: checkpoint.Weights | None) -> Bundle:
-    config = load_config(path, Config)
+    config = load_config(path)
     weights = weights or ("raw" if config.train.ema is None else "ema")
     directory = path / "checkpoints"
     for _ in range(4):
@@ -259,7 +285,7 @@ def _moves_on(directory: Path) -> bool:
 def _newest(
     path: Path,
     directory: Path,
-    config: Config,
+    config: Any,
     classes: ClassList | None,
     weights: checkpoint.Weights,
 ) -> Bundle:
@@ -267,7 +293,8 @@ def _newest(
     names = tuple(checkpoint.read_meta(directory, step)["class_names"])
     groups = groups_of(config, None if classes is None else numbers_of(classes, names))
     collections = checkpoint.load_collections(directory, step, task_of(config), weights=weights)
-    collections = adapters.merge(config.transfer, collections)
+    if isinstance(config, Config):
+        collections = adapters.merge(config.transfer, collections)
     if classes is not None and collections[partition.TAILORS]:
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)
     return Bundle(

@@ -8,24 +8,27 @@ follow from the config.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import math
 import os
 import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import pydantic
 
 from kind_jax import model, partition, sealed
-from kind_jax.config import Config
+from kind_jax.config import RunConfig
 from kind_jax.config.check import STRICT, problem
 from kind_jax.deploy.identity import from_metadata
 from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
-from kind_jax.partition import LEARNGENES, PARAMS, TAILORS
+from kind_jax.kinds import DEFAULT, KINDS, load
+from kind_jax.partition import LEARNGENES, PARAMS, STATS, TAILORS
 from kind_jax.untrusted import documents, hub, tensors
 from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.tensors import HEADER_LIMIT
@@ -62,11 +65,15 @@ class FileInfo:
         return sum(math.prod(array.shape) for array in self.arrays.values())
 
 
+C = TypeVar("C", bound=RunConfig)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(Generic[C]):
     """kind.json.
 
     Attributes:
+      config: of a run of any kind; its JSON names the kind as that of a run's config does.
       groups: the groups that are served, whether their tailors are files or folded into the weights.
       files: every file beside the manifest, by its path relative to it.
       composition: how the model was composed; None for one as it was trained.
@@ -75,7 +82,7 @@ class Manifest:
     __pydantic_config__ = STRICT
     format: Literal[2]
     kind_jax: str
-    config: Config
+    config: C
     class_names: tuple[str, ...]
     groups: tuple[int, ...]
     weights: Literal["ema", "raw"]
@@ -84,7 +91,16 @@ class Manifest:
     composition: Composition | None = None
 
 
-_ADAPTER = pydantic.TypeAdapter(Manifest)
+_SHARED = (LEARNGENES, PARAMS, STATS)  # collections with a file of their own, where they hold something
+
+
+@functools.lru_cache
+def _adapter(kind: type[RunConfig]) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(Manifest[kind])  # pyright: ignore[reportInvalidTypeForm]
+
+
+def shared_file(collection: str) -> str:
+    return f"{collection}.safetensors"
 
 
 def group_file(group: int) -> str:
@@ -93,12 +109,14 @@ def group_file(group: int) -> str:
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values."""
-    return _ADAPTER.dump_python(manifest, mode="json")
+    config = manifest.config
+    fields = _adapter(type(config)).dump_python(manifest, mode="json")
+    return fields if config.task == DEFAULT else {**fields, "config": {"task": config.task, **fields["config"]}}
 
 
-def shapes_of(config: Config) -> dict[str, Any]:
+def shapes_of(config: RunConfig) -> dict[str, Any]:
     """Collections as shapes and dtypes, where ``tailors`` are those of one group."""
-    shapes = dict(model.definition(config.model)[1])
+    shapes = dict(model.definition(config.model)[1])  # pyright: ignore[reportAttributeAccessIssue]
     shapes[TAILORS] = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes[TAILORS])
     return shapes
 
@@ -125,7 +143,7 @@ def read_manifest(directory: Path, *, alone: bool = False) -> Manifest:
     return dataclasses.replace(manifest, config=without_path(manifest.config, whole=True))
 
 
-def without_path(config: Config, *, whole: bool = False) -> Config:
+def without_path(config: C, *, whole: bool = False) -> C:
     """``config`` without the folders that data sets and the autoencoder were in.
 
     Args:
@@ -158,21 +176,30 @@ def _parse(path: Path) -> Manifest:
     if isinstance(found, dict) and found.get("format") != FORMAT:
         known = printable(found.get("format"), 20)
         raise UserError(f"{path} is damaged or of another version: format is {known}, but it must be {FORMAT}.")
+    kind = load(KINDS[DEFAULT].config)
+    settings = found.get("config") if isinstance(found, dict) else None
+    if isinstance(settings, dict) and "task" in settings:
+        name = settings.pop("task")
+        if not isinstance(name, str) or name not in KINDS:
+            known = ", ".join(KINDS)
+            raise UserError(f"{path}: task is {printable(repr(name), 200)}, but it must be one of {known}.")
+        kind, text = load(KINDS[name].config), json.dumps(found)
     try:
-        return _ADAPTER.validate_json(text)
+        return _adapter(kind).validate_json(text)
     except pydantic.ValidationError as e:
         raise UserError(f"{path} is damaged or not a manifest: {problem(e)}.") from e
 
 
 def _check_itself(manifest: Manifest, path: Path) -> None:
-    known, named, groups = manifest.config.model.num_classes, len(manifest.class_names), manifest.groups
+    config: Any = manifest.config
+    known, named, groups = config.model.num_classes, len(manifest.class_names), manifest.groups
     if named != known:
         raise UserError(f"{path} names {named} classes, but its config has {known}.")
     check_names(manifest.class_names, path)
     if len(set(groups)) != len(groups):
         raise UserError(f"{path} lists a group twice in {printable(list(groups))}.")
-    group_of_class = manifest.config.model.group_of_class
-    number = manifest.config.model.num_groups
+    group_of_class = config.model.group_of_class
+    number = config.model.num_groups
     for group in groups:
         if not 0 <= group < number:
             raise UserError(f"{path} lists group {group}, but its config has {number} groups.")
@@ -194,7 +221,7 @@ def _check_itself(manifest: Manifest, path: Path) -> None:
 
 def _check_files(manifest: Manifest, directory: Path, beside: Sequence[str]) -> None:
     """The files are those listed, plain ones, of the sizes listed; files of tailors may be absent."""
-    names = {f"{LEARNGENES}.safetensors", f"{PARAMS}.safetensors"} | {group_file(g) for g in manifest.groups}
+    names = {shared_file(name) for name in _SHARED} | {group_file(g) for g in manifest.groups}
     path = directory / MANIFEST
     for name, info in manifest.files.items():
         if name not in names:
@@ -256,12 +283,12 @@ def _check_arrays(manifest: Manifest, path: Path) -> None:
         room = info.bytes - 4 * info.elements
         if not 0 <= room <= HEADER_LIMIT + 8:
             raise UserError(f"{path} is damaged: '{name}' has {info.bytes} bytes for {info.elements} numbers.")
-    config = manifest.config.model
-    shared, dense, own = config.block_parameters
+    config: Any = manifest.config
+    shared, dense, own = config.model.least_parameters
     for name, least in (
-        (f"{LEARNGENES}.safetensors", shared),
-        (f"{PARAMS}.safetensors", dense + config.depth * config.width),  # and as many biases at least
-        *((group_file(g), own // config.num_groups) for g in manifest.groups),
+        (shared_file(LEARNGENES), shared),
+        (shared_file(PARAMS), dense),
+        *((group_file(g), own) for g in manifest.groups),
     ):
         listed = manifest.files[name].elements if name in manifest.files else 0
         if least > listed:
@@ -271,8 +298,8 @@ def _check_arrays(manifest: Manifest, path: Path) -> None:
                 f"{listed}."
             )
     shapes = shapes_of(manifest.config)
-    needed = {name: _infos(shapes[name]) for name in partition.COLLECTIONS}
-    files = {f"{name}.safetensors": needed[name] for name in (LEARNGENES, PARAMS)}
+    needed = {name: _infos(shapes.get(name, {})) for name in (*_SHARED, TAILORS)}
+    files = {shared_file(name): needed[name] for name in _SHARED}
     files |= {group_file(g): needed[TAILORS] for g in manifest.groups}
     for name, arrays in files.items():
         listed = manifest.files[name].arrays if name in manifest.files else {}

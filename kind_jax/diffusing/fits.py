@@ -6,7 +6,7 @@ import dataclasses
 
 from kind_jax.config import Config
 from kind_jax.config.check import refuse
-from kind_jax.data.dataset import Dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from kind_jax import adapters, model, partition
 from kind_jax.config import Config
 from kind_jax.config.capacity import check_capacity
-from kind_jax.data.dataset import Dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.deploy import cost
 from kind_jax.diffusing import fits, samples
 from kind_jax.diffusion.process import make_process

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
 
 from kind_jax.config import DataConfig
-from kind_jax.data.dataset import Dataset, open_dataset
+from kind_jax.data.dataset import open_dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 from kind_jax.evaluate.adm import Batch, read_batch
 from kind_jax.evaluate.extractor import Extractor

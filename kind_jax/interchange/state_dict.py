@@ -22,7 +22,8 @@ INDEX = f"{WEIGHTS}.index.json"
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.safetensors\Z")  # a file beside the index, nothing above or below it
 _SHARDS = 10_000
-_FLOATS = ("float32", "float16", "bfloat16")
+FLOATS = ("float32", "float16", "bfloat16")
+"""Dtypes of weights; all become float32."""
 
 
 class Found(NamedTuple):
@@ -32,11 +33,12 @@ class Found(NamedTuple):
     metadata: dict[str, str]
 
 
-def read_file(path: Path, weights: Literal["ema", "raw"] | None = None) -> Found:
-    """A state dict in one file, ``.safetensors`` or ``.pt``.
+def read_file(path: Path, weights: Literal["ema", "raw"] | None = None, *, skip: tuple[str, ...] = ()) -> Found:
+    """A state dict in one file, ``.safetensors``, ``.pt`` or ``.pth``.
 
     Args:
       weights: see :func:`kind_jax.interchange.torch_file.read`.
+      skip: arrays whose names end in one of these are passed over.
 
     Raises:
       UserError: the file is missing, damaged, of another kind, or holds other numbers than floats of 16 or 32 bits.
@@ -44,13 +46,22 @@ def read_file(path: Path, weights: Literal["ema", "raw"] | None = None) -> Found
     if path.is_dir():
         raise UserError(f"{path} is a folder, but a state dict is one file; folders are read with --from diffusers.")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix == ".pt":
-        return Found(torch_file.read(path, weights), {})
+        return _read_safetensors(path, skip)
+    if path.suffix in (".pt", ".pth"):
+        return Found(torch_file.read(path, weights, skip=skip), {})
     raise UserError(
         f"{path} ends in {printable(path.suffix, 20)!r}, but a state dict must be a .safetensors file, or a .pt "
         "file of tensors alone."
     )
+
+
+def open_state_dict(path: Path, weights: Literal["ema", "raw"] | None = None) -> StateDict:
+    """The arrays of a classifier's state dict in one file, without the whole numbers in it: BatchNorm's counters.
+
+    Raises:
+      UserError: as :func:`read_file`.
+    """
+    return read_file(path, weights, skip=(".num_batches_tracked",)).arrays
 
 
 def read_folder(folder: Path) -> StateDict:
@@ -86,18 +97,18 @@ def check(arrays: StateDict, wanted: Mapping[str, tuple[int, ...]], origin: obje
             raise UserError(f"{origin}: '{name}' has numbers that are not finite.")
 
 
-def _read_safetensors(path: Path) -> Found:
+def _read_safetensors(path: Path, skip: tuple[str, ...] = ()) -> Found:
     metadata: dict[str, str] = {}
 
     def look(header: tensors.Header) -> None:
         for name, info in header.arrays.items():
-            if info.dtype not in _FLOATS:
+            if info.dtype not in FLOATS and not name.endswith(skip):
                 raise UserError(
-                    f"{path}: '{printable(name)}' has dtype {info.dtype}, but it must be one of {', '.join(_FLOATS)}."
+                    f"{path}: '{printable(name)}' has dtype {info.dtype}, but it must be one of {', '.join(FLOATS)}."
                 )
         metadata.update(header.metadata)
 
-    arrays = tensors.read(path, look)
+    arrays = {name: a for name, a in tensors.read(path, look).items() if not name.endswith(skip)}
     return Found({name: a.astype(np.float32, copy=False) for name, a in arrays.items()}, metadata)
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's ``.pt`` files, which are pickles: only through torch's own reader that builds nothing but tensors."""
+"""PyTorch's ``.pt`` and ``.pth`` files, which are pickles: only through torch's reader that builds tensors alone."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from kind_jax.untrusted.text import printable
 _ZIP = b"PK\x03\x04"
 
 
-def read(path: Path, weights: Literal["ema", "raw"] | None = None) -> StateDict:
+def read(path: Path, weights: Literal["ema", "raw"] | None = None, *, skip: tuple[str, ...] = ()) -> StateDict:
     """The float32 arrays of a state dict.
 
     Args:
       weights: of a checkpoint of the official training script ({'model', 'ema', 'opt', 'args'}), the moving average
         (also None) or the last weights; a plain state dict has no choice, and is taken as it is.
+      skip: tensors whose names end in one of these are passed over.
 
     Raises:
       UserError: PyTorch is not installed, the file is no such file, is damaged, or asks for anything but tensors.
@@ -45,7 +46,8 @@ def read(path: Path, weights: Literal["ema", "raw"] | None = None) -> StateDict:
     except Exception as e:  # a damaged file can make its reader fail in any way
         raise _refused(path, e) from e
     state = _state_dict(found, weights, path)
-    return {name: _array(torch, tensor, f"{path}: '{printable(name)}'") for name, tensor in state.items()}
+    kept = {name: tensor for name, tensor in state.items() if not name.endswith(skip)}
+    return {name: _array(torch, tensor, f"{path}: '{printable(name)}'") for name, tensor in kept.items()}
 
 
 def _refused(path: Path, error: Exception) -> UserError:

@@ -74,7 +74,9 @@ class SelfAttention(nnx.Module):
         self.qkv, self.q, self.k, self.v = (projections.get(name) for name in ("qkv", "q", "k", "v"))
         self.o = out
 
-    def __call__(self, x: Float[Array, "B T D"], gate: Gate, scale: Float[Array, "B D"]) -> Float[Array, "B T D"]:
+    def __call__(
+        self, x: Float[Array, "B T D"], gate: Gate, scale: Float[Array, "B D"] | None = None
+    ) -> Float[Array, "B T D"]:
         """``scale``: factors on the outputs of each sample."""
         B, T, D = x.shape
         if self.qkv is not None:

@@ -5,12 +5,11 @@ Dimensions: B samples, H = W image side, C channels, T tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -22,6 +21,7 @@ from kind_jax.nn.embed import LabelEmbedding, TimeEmbedding, patchify, position_
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
+from kind_jax.nn.stack import only_rows_in_use, over_depth, stack
 
 
 def layer_norm(x: Float[Array, "B T D"], eps: float = 1e-6) -> Float[Array, "B T D"]:
@@ -97,37 +97,6 @@ class Blocks(nnx.Module):
         return x
 
 
-def stack(make: Callable[[], nnx.Module], depth: int) -> nnx.Module:
-    """``depth`` modules as one whose leaves have a depth axis.
-
-    The depth axis comes first, but behind the group axis in tailors: a bank is always sliced by group.
-    """
-    definitions, layers = zip(*(partition.split(make()) for _ in range(depth)), strict=True)
-
-    def stacked(name: str, axis: int) -> Any:
-        return jax.tree.map(lambda *leaves: _pile(leaves, axis), *(layer[name] for layer in layers))
-
-    axes = {partition.LEARNGENES: 0, partition.TAILORS: 1, partition.PARAMS: 0}
-    return partition.join(definitions[0], {name: stacked(name, axis) for name, axis in axes.items()})
-
-
-def _pile(leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    if leaves[0].size and not any(leaves[0].strides):  # arrays of ShapesOnly stay without memory
-        shape = list(leaves[0].shape)
-        shape.insert(axis, len(leaves))
-        return np.broadcast_to(leaves[0].flat[0], shape)
-    return np.stack(leaves, axis)
-
-
-def _only_rows_in_use(tailors: dict, gate: Gate) -> tuple[dict, Gate]:
-    """Shrink the bank to the rows that the gate names, so that a step never walks over the whole bank."""
-    used = gate.index.size
-    if not tailors or used >= jax.tree.leaves(tailors)[0].shape[0]:
-        return tailors, gate
-    rows = gate.index.reshape(-1)
-    return jax.tree.map(lambda a: a[rows], tailors), Gate(jnp.arange(used).reshape(gate.index.shape), gate.weight)
-
-
 class DiT(nnx.Module):
     """Predicts noise, velocity or v (and optionally a variance) from a noisy image, a time and a class.
 
@@ -172,16 +141,12 @@ class DiT(nnx.Module):
         return unpatchify(self.final(x, c), config.patch).astype(jnp.float32)
 
     def _run_blocks(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
-        graphdef, layers = partition.split(self.blocks)
-        bank, gate = _only_rows_in_use(layers["tailors"], gate)
-        if isinstance(self.blocks, Blocks):
-            return partition.join(graphdef, {**layers, "tailors": bank})(x, c, gate, remat=self.config.remat)
-        layers["tailors"] = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), bank)
-
-        def body(x: Float[Array, "B T D"], layer: partition.Collections) -> tuple[Float[Array, "B T D"], None]:
-            return partition.join(graphdef, layer)(x, c, gate), None
-
-        if self.config.remat:
-            body = jax.checkpoint(body, prevent_cse=False)
-        x, _ = jax.lax.scan(body, x, layers, unroll=self.config.scan_unroll or self.config.depth)
-        return x
+        config, blocks = self.config, self.blocks
+        if isinstance(blocks, Blocks):
+            graphdef, layers = partition.split(blocks)
+            bank, gate = only_rows_in_use(layers["tailors"], gate)
+            return partition.join(graphdef, {**layers, "tailors": bank})(x, c, gate, remat=config.remat)
+        return over_depth(
+            blocks, x, gate, lambda block, x, gate, _: block(x, c, gate), unroll=config.scan_unroll or config.depth,
+            remat=config.remat,
+        )  # fmt: skip

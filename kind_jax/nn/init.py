@@ -55,6 +55,13 @@ class Initializer:
     def normal(self, *shape: int, stddev: float) -> Float[np.ndarray, ...]:
         return np.float32(stddev) * self._rng.standard_normal(shape, np.float32)
 
+    def uniform(self, *shape: int, bound: float) -> Float[np.ndarray, ...]:
+        """Between -bound and bound."""
+        return np.float32(bound) * (2 * self._rng.random(shape, np.float32) - 1)
+
+    def ones(self, *shape: int) -> Float[np.ndarray, ...]:
+        return np.ones(shape, np.float32)
+
     def xavier_uniform(self, d_in: int, d_out: int) -> Float[np.ndarray, "d_in d_out"]:
         """DiT's initialisation of every linear layer of a block."""
         bound = np.float32((6.0 / (d_in + d_out)) ** 0.5)
@@ -116,6 +123,13 @@ class ShapesOnly(Initializer):
 
     def normal(self, *shape: int, stddev: float) -> Float[np.ndarray, ...]:
         del stddev
+        return self.zeros(*shape)
+
+    def uniform(self, *shape: int, bound: float) -> Float[np.ndarray, ...]:
+        del bound
+        return self.zeros(*shape)
+
+    def ones(self, *shape: int) -> Float[np.ndarray, ...]:
         return self.zeros(*shape)
 
     def xavier_uniform(self, d_in: int, d_out: int) -> Float[np.ndarray, "d_in d_out"]:

@@ -38,9 +38,10 @@ class Dense(nnx.Module):
     """y = x W + b; ignores the gate."""
 
     def __init__(
-        self, d_in: int, d_out: int, *, init: Initializer, zero: bool = False, stddev: float | None = None
-    ) -> None:
-        """Xavier-uniform kernel, or normal with ``stddev``, or zeros; bias zero."""
+        self, d_in: int, d_out: int, *, init: Initializer, zero: bool = False, stddev: float | None = None,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        """Xavier-uniform kernel, or normal with ``stddev``, or zeros; bias zero, or none."""
         if zero:
             kernel = init.zeros(d_in, d_out)
         elif stddev is not None:
@@ -48,7 +49,7 @@ class Dense(nnx.Module):
         else:
             kernel = init.xavier_uniform(d_in, d_out)
         self.kernel = nnx.Param(kernel)
-        self.bias = nnx.Param(init.zeros(d_out))
+        self.bias = nnx.Param(init.zeros(d_out)) if bias else None
 
     def __call__(
         self,
@@ -58,7 +59,8 @@ class Dense(nnx.Module):
     ) -> Float[Array, "B *T d_out"]:
         """``scale``: factors on the outputs of each sample."""
         del gate
-        return scaled(add_bias(matmul(x, self.kernel[...]), self.bias[...]), scale)
+        y = matmul(x, self.kernel[...])
+        return scaled(y if self.bias is None else add_bias(y, self.bias[...]), scale)
 
 
 class FactoredDense(nnx.Module):
@@ -80,6 +82,7 @@ class FactoredDense(nnx.Module):
         energy: Energy = "rescale",
         contraction: Contraction = "auto",
         zero: bool = False,
+        bias: bool = True,
     ) -> None:
         """A weight of ``form`` for ``groups`` groups.
 
@@ -88,6 +91,7 @@ class FactoredDense(nnx.Module):
             kernel begin silent (s = 0).
           contraction: the order of products, see :mod:`kind_jax.nn.contraction`.
           zero: whether W begins at 0.
+          bias: whether there is one; it begins at 0.
         """
         # A dense kernel has every direction already, as would learngenes of full rank.
         learngenes = min(d_in, d_out) if form.shared is None else form.shared
@@ -101,19 +105,19 @@ class FactoredDense(nnx.Module):
         dense = form.shared is None
         make = init.zeros if zero else init.xavier_uniform
         self.kernel = nnx.Param(make(d_in, d_out)) if dense else None
-        self.bias = nnx.Param(init.zeros(d_out))
+        self.bias = nnx.Param(init.zeros(d_out)) if bias else None
+        self.d_out = d_out
 
     def __call__(
         self, x: Float[Array, "B *T d_in"], gate: Gate, scale: Float[Array, "B d_out"] | None = None
     ) -> Float[Array, "B *T d_out"]:
         """``scale``: factors on the outputs of each sample."""
-        bias = self.bias[...]
         own = self._own(gate, x.dtype)
         everyone = own is not None and own.u.shape[0] == 1  # one gate for all: its components join the shared ones
         y = self._shared(x, own if everyone else None)
         if y is None:  # nothing is shared
-            y = jnp.zeros((*x.shape[:-1], bias.shape[-1]), x.dtype)
-        y = scaled(add_bias(y, bias), scale)
+            y = jnp.zeros((*x.shape[:-1], self.d_out), x.dtype)
+        y = scaled(y if self.bias is None else add_bias(y, self.bias[...]), scale)
         if own is None or everyone:
             return y
         if own.u.shape[0] != x.shape[0]:

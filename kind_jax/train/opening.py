@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding
 from kind_jax import partition
 from kind_jax.config import RunConfig
 from kind_jax.data import pipeline
-from kind_jax.data.dataset import Dataset, open_dataset
+from kind_jax.data.dataset import open_dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.data.summary import summary
 from kind_jax.errors import UserError
 from kind_jax.tasks import task_of

@@ -109,6 +109,8 @@ def shard_like(tree: Any, mesh: Mesh, rules: Rules = ()) -> Any:
         # multi_transform's own states are keyed by collection too: the innermost name begins the weight's path.
         if not roots or leaf.ndim == 0 or roots[-1] == len(names) - 1 or "count" in names:
             return NamedSharding(mesh, PartitionSpec())
+        if names[roots[-1] + 1] == "inner_state":  # of no weight, but of all that are labelled so: Muon's coefficients
+            return NamedSharding(mesh, PartitionSpec())
         return NamedSharding(mesh, spec("/".join(names[roots[-1] :]), leaf.shape, mesh, (*rules, *RULES)))
 
     return jax.tree_util.tree_map_with_path(of, tree)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kind_jax.config import RunConfig
-from kind_jax.data.dataset import Dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.nn.gate import Gate
 from kind_jax.partition import Collections
 from kind_jax.train.sharding import Rules

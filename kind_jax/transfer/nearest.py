@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int32
 
 from kind_jax import partition
 from kind_jax.config import Config
-from kind_jax.data.dataset import MemorySource, Source, open_dataset
+from kind_jax.data.dataset import open_dataset
 from kind_jax.data.folder import FolderSource
 from kind_jax.data.latents import LatentFiles, MemoryLatents
+from kind_jax.data.sets import MemorySource, Source
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.diffusing.task import DiffusionTask, Drawn
 from kind_jax.diffusion.process import make_process

@@ -7,7 +7,7 @@ Nothing is drawn anew and nothing is frozen but what the config says. What a pre
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -16,11 +16,44 @@ import numpy as np
 from kind_jax import partition
 from kind_jax.config import Config, ModelConfig
 from kind_jax.config.roles import COMPUTED, WHOLE, compare, settings_with
+from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy import artifact
-from kind_jax.deploy.bundle import Bundle
+from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS, fingerprint
 from kind_jax.train.run import load_config
+
+
+def defaults(base: Config, init: Path | None, directory: Path) -> Config:
+    """``base`` with the model that a run in ``directory`` begins from (``init``), or began from.
+
+    Raises:
+      UserError: ``init`` is neither a run nor an artifact, or its model does not suit the rest of ``base``.
+    """
+    source = saved_settings(directory) if init is None else settings_of(init)
+    return base if source is None else adopt(base, source)
+
+
+def begin_run(
+    config: Config, init: Path | None, directory: Path
+) -> tuple[Config, Callable[[], partition.Collections] | None]:
+    """The complete config of a run, and what gives the weights of step 0: None for random ones, or a run that goes on.
+
+    Raises:
+      UserError: a setting or a class contradicts the model that the run begins from.
+    """
+    if init is None:
+        saved = saved_settings(directory)
+        return (config if saved is None else go_on(config, saved)), None
+    bundle = open_bundle(init)
+    check_bundle(bundle, "--init")
+    config, weights = begin(config, bundle)
+    check_same(config, directory)
+    remark = check_classes(bundle, open_dataset(config.data, "train").class_names)
+    del bundle
+    if remark is not None:
+        print(remark)
+    return config, [weights].pop  # nothing else keeps them while the run trains
 
 
 def settings_of(source: Path) -> Config:
@@ -30,7 +63,10 @@ def settings_of(source: Path) -> Config:
       UserError: it is neither.
     """
     if (source / artifact.MANIFEST).is_file():
-        return artifact.read_manifest(source).config
+        config = artifact.read_manifest(source).config
+        if not isinstance(config, Config):
+            raise UserError(f"--init is {str(source)!r}, of the kind {config.task!r}, but it must be {Config.task!r}.")
+        return config
     if (source / "config.json").is_file():
         return load_config(source, Config)
     raise UserError(f"--init is {str(source)!r}, but it must be a run or an artifact.")
@@ -50,7 +86,9 @@ def saved_settings(directory: Path) -> Config | None:
     """The config of a run in ``directory`` that began from a whole model; None if there is no such run."""
     if not (directory / "config.json").is_file():
         return None
-    saved = load_config(directory, Config)
+    saved = load_config(directory)
+    if not isinstance(saved, Config):  # which is refused where the run's settings are compared
+        return None
     return saved if saved.transfer.method == "none" and saved.transfer.source else None
 
 

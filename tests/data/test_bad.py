@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kind_jax.data.bad import LINES, TRIES, BadRecords, check_share, read_around
-from kind_jax.data.dataset import Dataset, MemorySource
 from kind_jax.data.decode import BadImage
+from kind_jax.data.sets import Dataset, MemorySource
 from kind_jax.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""Image classification, a kind of run."""

@@ -1,0 +1,118 @@
+"""A classifier measured on a split: figures with intervals, as a record and as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from kind_jax import __version__
+from kind_jax.classifying import best
+from kind_jax.classifying.accuracy import Accuracy, measure
+from kind_jax.config import DataConfig, MeshConfig
+from kind_jax.data.dataset import Split, open_dataset
+from kind_jax.data.sets import Dataset
+from kind_jax.deploy.bundle import Bundle, open_bundle
+from kind_jax.errors import UserError
+from kind_jax.evaluate.intervals import wilson
+from kind_jax.train import sharding
+
+Choice = Literal["ema", "raw", "best"]
+
+
+def open_weights(source: Path, weights: Choice | None) -> tuple[Bundle, best.Best | None]:
+    """A model, and why its weights were chosen, if by their accuracy.
+
+    Raises:
+      UserError: it cannot be opened, or has no best weights.
+    """
+    return open_bundle(source, weights=weights), best.read(source) if weights == "best" else None
+
+
+def open_split(bundle: Bundle, data: DataConfig, split: Split) -> Dataset:
+    """A split whose classes and images are the model's.
+
+    Raises:
+      UserError: they are others.
+    """
+    dataset, settings = open_dataset(data, split), bundle.config.model
+    shape = (settings.size, settings.size, settings.channels)
+    if dataset.image_shape != shape:
+        raise UserError(f"{bundle.origin} classifies images {shape}, but the data set has {dataset.image_shape}.")
+    if dataset.class_names != bundle.class_names:
+        pairs = enumerate(zip(dataset.class_names, bundle.class_names, strict=False))
+        odd = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), None)
+        odd = odd or f"it has {len(dataset.class_names)}, not {len(bundle.class_names)}"
+        raise UserError(f"the classes of the data set must be those of {bundle.origin}, in their order, but {odd}.")
+    return dataset
+
+
+def evaluate(bundle: Bundle, dataset: Dataset, batch: int, **how: Any) -> Accuracy:
+    """Measure on all devices of this machine."""
+    mesh = sharding.make_mesh(MeshConfig())
+    sharding.check_batch(batch, 1, mesh)
+    weights = jax.device_put(jax.tree.map(jnp.asarray, bundle.collections), sharding.replicated(mesh))
+    return measure(bundle.config.model, weights, dataset, batch=batch, mesh=mesh, **how)
+
+
+def record(
+    bundle: Bundle, dataset: Dataset, found: Accuracy, *, split: str, chosen: best.Best | None
+) -> dict[str, Any]:
+    """Everything that was measured and of what, as JSON values."""
+    names, rows = bundle.class_names, found.confusion.sum(axis=1).tolist()
+    return {
+        "kind_jax": __version__,
+        "model": str(bundle.origin),
+        "step": bundle.step,
+        "weights": bundle.weights,
+        "chosen": None if chosen is None else {"step": chosen.step, "split": chosen.split, "top1": chosen.top1},
+        "split": split,
+        "images": found.count,
+        "data": dataset.fingerprint,
+        "figures": found.figures,
+        "top1_interval": wilson(found.right, found.count),
+        "superclass_given": bundle.config.model.gated,
+        "classes": {name: {"images": rows[i], "right": int(found.confusion[i, i])} for i, name in enumerate(names)},
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def flattering(chosen: best.Best | None, split: str) -> str | None:
+    """A warning where the weights were chosen by their accuracy on the very split."""
+    if chosen is None or chosen.split != split:
+        return None
+    return (
+        f"warning: these weights were chosen on the {split} split, as the best of their run, so its figures flatter "
+        "them; data.validation and holdout validation keep the test split for the end"
+    )
+
+
+def summary(found: Accuracy) -> list[tuple[str, str]]:
+    """The figures that matter, in words."""
+    low, high = wilson(found.right, found.count)
+    lines = [("top-1 accuracy", f"{found.top1:.2%} [{100 * low:.1f}, {100 * high:.1f}]")]
+    if "top5" in found.figures:
+        lines.append(("top-5 accuracy", f"{found.figures['top5']:.2%}"))
+    return [
+        *lines,
+        ("cross-entropy", f"{found.loss:.4f}"),
+        ("calibration error", f"{found.calibration_error:.2%}"),
+        ("images", f"{found.count:,}"),
+    ]
+
+
+def per_class(found: Accuracy, names: tuple[str, ...], most: int = 40) -> list[tuple[str, str, str, str]]:
+    """Class, images, share that was recognised, and what it is most often taken for; the worst ``most`` classes."""
+    rows = []
+    for i, name in enumerate(names):
+        counts = found.confusion[i].copy()
+        total, right = int(counts.sum()), int(counts[i])
+        counts[i] = 0
+        other = f"{names[int(counts.argmax())]} ({int(counts.max())})" if counts.any() else "-"
+        rows.append(
+            (right / total if total else 1.0, (name, str(total), f"{right / total:.1%}" if total else "-", other))
+        )
+    rows = sorted(rows, key=lambda row: row[0])[:most] if len(rows) > most else rows
+    return [row for _, row in rows]

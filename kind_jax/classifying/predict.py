@@ -1,0 +1,77 @@
+"""What a classifier in hand says of images. N: images, K: classes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from kind_jax.classifying import network
+from kind_jax.classifying.config import ClassifyRun
+from kind_jax.config.check import require
+from kind_jax.config.networks import Network
+from kind_jax.deploy.bundle import Bundle, check_bundle
+from kind_jax.errors import UserError
+
+
+def classify(
+    bundle: Bundle, images: Float[np.ndarray, "N H W C"], *, superclass: int | None = None, batch: int = 256
+) -> Float[np.ndarray, "N K"]:
+    """Probabilities of the classes of each image.
+
+    Args:
+      bundle: a classifier, as :func:`kind_jax.open_bundle` gives.
+      images: float32 in [-1, 1].
+      superclass: number of the group of classes that all images are of; a gated classifier needs it, and gives classes
+        of other groups the probability 0.
+      batch: images at a time.
+
+    Raises:
+      UserError: images of another shape or type, a superclass where there are none, none where one is needed, or one
+        whose tailors are not aboard.
+    """
+    check_bundle(bundle, kind=ClassifyRun)
+    settings = bundle.config.model
+    shape = (settings.size, settings.size, settings.channels)
+    found = getattr(images, "shape", None)
+    wanted = f"an array of {settings.size} x {settings.size} pixels in {settings.channels} channels, [N, *{shape}]"
+    require(found is not None and tuple(found[1:]) == shape and len(found) == 4, "images", found, wanted)
+    require(jnp.issubdtype(images.dtype, jnp.floating), "images", images.dtype, "float, nominally in [-1, 1]")
+    require(batch >= 1, "batch", batch, "1 or more")
+    row = _row(bundle, superclass)
+    weights = jax.tree.map(jnp.asarray, bundle.collections)
+    parts = []
+    for start in range(0, len(images), batch):
+        part = np.asarray(images[start : start + batch], np.float32)
+        padded = np.concatenate([part, np.zeros((batch - len(part), *shape), np.float32)])
+        parts.append(np.asarray(_probabilities(settings, weights, padded, row, superclass))[: len(part)])
+    return np.concatenate(parts) if parts else np.zeros((0, settings.num_classes), np.float32)
+
+
+def _row(bundle: Bundle, superclass: int | None) -> int:
+    """The row of the bank that a superclass switches on."""
+    settings = bundle.config.model
+    if not settings.gated:
+        if superclass is not None:
+            raise UserError(f"superclass is {superclass!r}, but it must be None: {bundle.origin} has no gated tailors.")
+        return 0
+    if superclass is None or superclass not in bundle.groups:
+        raise UserError(
+            f"superclass is {superclass!r}, but it must be one of the groups that {bundle.origin} serves: "
+            f"{', '.join(map(str, bundle.groups))}."
+        )
+    return bundle.groups.index(superclass)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _probabilities(
+    settings: Network, weights: Any, images: Float[Array, "B H W C"], row: Int[Array, ""], superclass: int | None
+) -> Float[Array, "B K"]:
+    count = len(images)
+    given = None if superclass is None else jnp.full(count, superclass, jnp.int32)
+    gate = network.gate_of(settings, jnp.full(count, row, jnp.int32))
+    return jax.nn.softmax(network.logits(settings, weights, images, gate, superclass=given)[0], axis=-1)

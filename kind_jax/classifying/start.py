@@ -1,0 +1,116 @@
+"""A classifier that begins from the weights of another one: its own classes again, or others with a fresh head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kind_jax import model, partition
+from kind_jax.classifying.config import ClassifyRun
+from kind_jax.config.roles import COMPUTED, WHOLE, Role, compare, settings_with
+from kind_jax.data.dataset import open_dataset
+from kind_jax.deploy.artifact import MANIFEST, read_manifest
+from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
+from kind_jax.errors import UserError
+from kind_jax.partition import PARAMS, TAILORS, fingerprint
+from kind_jax.train.run import load_config
+from kind_jax.transfer.whole import check_classes
+
+HEAD = "head"
+
+
+def defaults(base: ClassifyRun, init: Path | None, directory: Path) -> ClassifyRun:
+    """``base`` with the network that a run in ``directory`` begins from (``init``), or began from.
+
+    Its own choices are how the network is computed, and how it is regularised.
+
+    Raises:
+      UserError: ``init`` is neither a run nor an artifact of a classifier.
+    """
+    source = _saved(directory) if init is None else _settings_of(init)
+    if source is None:
+        return base
+    kept = {}
+    if type(source.model) is type(base.model):
+        own = settings_with(type(source.model), COMPUTED | {Role.TRAINING})
+        kept = {name: getattr(base.model, name) for name in own}
+    if base.head == "fresh":
+        kept["num_classes"] = base.model.num_classes
+    return dataclasses.replace(base, model=dataclasses.replace(source.model, **kept))
+
+
+def begin_run(
+    config: ClassifyRun, init: Path | None, directory: Path
+) -> tuple[ClassifyRun, Callable[[], partition.Collections] | None]:
+    """The complete config of a run, and what gives the weights of step 0: None for random ones, or a run that goes on.
+
+    Raises:
+      UserError: a setting or a class contradicts the model that the run begins from.
+    """
+    if init is None:
+        saved = _saved(directory)
+        return (config if saved is None else dataclasses.replace(config, source=saved.source)), None
+    bundle = open_bundle(init)
+    check_bundle(bundle, "--init", ClassifyRun)
+    config, weights = begin(config, bundle)
+    if (directory / "config.json").is_file() and load_config(directory, ClassifyRun).source != config.source:
+        raise UserError(
+            f"--init names other weights than the run in {directory} began from: give this run another --workdir, or "
+            "continue that one without --init."
+        )
+    if config.head == "keep":
+        remark = check_classes(bundle, open_dataset(config.data, "train").class_names)
+        if remark is not None:
+            print(remark)
+    return config, [weights].pop
+
+
+def begin(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, partition.Collections]:
+    """A config that knows where it begins, and the weights of step 0: those of ``source``, perhaps with a fresh head.
+
+    Raises:
+      UserError: a setting of the network contradicts the source's, or the tailors of a superclass are missing.
+    """
+    fresh = config.head == "fresh"
+    agree = WHOLE - ({Role.CLASSES} if fresh else set())
+    if type(config.model) is not type(source.config.model):
+        raise UserError(
+            f"model.network is {config.model.network!r}, but the model that the run begins from is a "
+            f"{source.config.model.network!r}."
+        )
+    for name, wanted, found in compare(source.config, config, agree):
+        if name.startswith("model."):
+            raise UserError(f"{name} is {found!r:.200}, but the model that the run begins from has {wanted!r:.200}.")
+    if fresh and source.config.model.gated:
+        raise UserError("head is 'fresh', but a gated classifier's classes are those of its superclasses: keep it.")
+    if source.groups != tuple(range(source.config.model.num_groups)):
+        raise UserError(f"{source.origin} lacks the tailors of some superclasses, but training needs all of them.")
+    weights = {name: jax.tree.map(np.asarray, tree) for name, tree in source.collections.items()}
+    if fresh:
+        head = model.init(config.model, config.train.seed)[PARAMS][HEAD]
+        weights[PARAMS] = {**weights[PARAMS], HEAD: head}
+    assert set(weights) >= {PARAMS, TAILORS}
+    return dataclasses.replace(config, source=fingerprint(weights)), weights
+
+
+def _settings_of(source: Path) -> ClassifyRun:
+    config = read_manifest(source).config if (source / MANIFEST).is_file() else None
+    if config is None:
+        if not (source / "config.json").is_file():
+            raise UserError(f"--init is {str(source)!r}, but it must be a run or an artifact.")
+        config = load_config(source)
+    if not isinstance(config, ClassifyRun):
+        raise UserError(f"--init is {str(source)!r}, of the kind {config.task!r}, but it must be {ClassifyRun.task!r}.")
+    return config
+
+
+def _saved(directory: Path) -> ClassifyRun | None:
+    """The config of a run that began from another model; None if there is no such run."""
+    if not (directory / "config.json").is_file():
+        return None
+    saved = load_config(directory)  # one of another kind is refused where the settings are compared
+    return saved if isinstance(saved, ClassifyRun) and saved.source is not None else None

@@ -1,0 +1,153 @@
+"""Classification: what a run of a classifier trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from kind_jax import model, partition
+from kind_jax.classifying import augment, best, cost, fits, network
+from kind_jax.classifying.accuracy import measure
+from kind_jax.classifying.config import ClassifyRun
+from kind_jax.config.networks import ViTConfig
+from kind_jax.data.dataset import open_dataset
+from kind_jax.data.sets import Dataset
+from kind_jax.errors import UserError
+from kind_jax.losses import cross_entropy
+from kind_jax.nn.gate import Gate
+from kind_jax.train import state as states
+from kind_jax.train.sharding import Rules
+from kind_jax.train.state import TrainState
+from kind_jax.train.task import Bank, Batch, Loss
+
+
+class Drawn(NamedTuple):
+    """Images as they are seen in one step. ``paths``: factors on residual branches, for stochastic depth."""
+
+    images: Float[Array, "B H W C"]
+    labels: Int[Array, " B"]
+    targets: Float[Array, "B K"]
+    superclass: Int[Array, " B"]
+    gate: Gate
+    paths: Float[Array, "B L 2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifyTask:
+    """See :class:`kind_jax.train.task.Task`."""
+
+    config: ClassifyRun
+
+    @property
+    def bank(self) -> Bank | None:
+        settings = self.config.model
+        return Bank(settings.num_groups, None) if settings.gated else None
+
+    @property
+    def whole_batch(self) -> str | None:
+        return "BatchNorm" if partition.STATS in self.shapes() else None
+
+    @property
+    def rules(self) -> Rules:
+        return ()
+
+    @property
+    def held(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        settings, size = self.config.model, self.config.train.batch
+        return {
+            "image": jax.ShapeDtypeStruct((size, settings.size, settings.size, settings.channels), jnp.float32),
+            "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+        }
+
+    def shapes(self) -> partition.Collections:
+        return model.definition(self.config.model)[1]
+
+    def init(self) -> partition.Collections:
+        if self.config.source is not None:
+            raise UserError(
+                f"the run begins from the weights with SHA-256 {self.config.source[:12]}… and has no checkpoint yet: "
+                "--init must name the model that holds them."
+            )
+        return model.init(self.config.model, self.config.train.seed)
+
+    def fixed(self) -> partition.Collections:
+        return {}
+
+    def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
+        config, settings, keys = self.config, self.config.model, jax.random.split(key, 3)
+        labels = batch["label"]
+        images = augment.augment(config.augment, batch["image"], keys[0])
+        images, targets = augment.mix(
+            config.augment, images, labels, keys[1], classes=settings.num_classes, smoothing=config.smoothing
+        )
+        superclass = network.superclass_of(settings, labels)
+        return Drawn(
+            images=images, labels=labels, targets=targets, superclass=superclass,
+            gate=network.gate_of(settings, superclass), paths=_paths(settings, len(labels), keys[2]),
+        )  # fmt: skip
+
+    def loss(
+        self, collections: partition.Collections, drawn: Drawn, fixed: partition.Collections | None = None
+    ) -> Loss:
+        """Mean cross-entropy; of a gated classifier, over the classes of each sample's superclass."""
+        del fixed
+        settings = self.config.model
+        found, stats = network.logits(
+            settings, collections, drawn.images, drawn.gate, train=True,
+            superclass=drawn.superclass if settings.gated else None,
+            paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None,
+        )  # fmt: skip
+        targets = drawn.targets
+        if settings.gated:  # what smoothing has spread over other superclasses is spread over the sample's own
+            inside = jnp.where(jnp.isfinite(found), targets, 0.0)
+            targets = inside / jnp.sum(inside, axis=-1, keepdims=True)
+        loss = jnp.mean(cross_entropy(found, targets))
+        right = jnp.mean((jnp.argmax(found, axis=-1) == drawn.labels).astype(jnp.float32))
+        return Loss(loss, {"loss": loss, "accuracy": right}, stats)
+
+    def bound(self, dataset: Dataset, *, begins: bool) -> tuple[ClassifyTask, list[str]]:
+        del begins
+        lines = fits.check_data(self.config, dataset)
+        _holdout(self.config)  # refused now, not after hours
+        return self, lines
+
+    def flops(self) -> float:
+        return 3.0 * cost.forward(self.config.model) * self.config.train.batch
+
+    def watch(self, state: TrainState, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
+        """Accuracy on the held-out split, and the weights if they are the best so far by it."""
+        config, dataset, weights = self.config, _holdout(self.config), _weights(self.config, state)
+        found = measure(config.model, weights, dataset, batch=config.train.batch, mesh=mesh)
+        chosen = best.Best(step=step, split=config.holdout, top1=found.top1, count=found.count)
+        best.keep(directory, config, weights, dataset.class_names, chosen)
+        return {f"{config.holdout}_{name}": value for name, value in found.figures.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _holdout(config: ClassifyRun) -> Dataset:
+    return open_dataset(config.data, config.holdout)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weights(config: ClassifyRun, state: TrainState) -> partition.Collections:
+    return states.averaged(config, state)
+
+
+def _paths(settings: object, count: int, key: PRNGKeyArray) -> Float[Array, "B L 2"]:
+    """1 / (1 - rate) where a branch is kept and 0 where it is dropped; without stochastic depth, nothing."""
+    if not isinstance(settings, ViTConfig) or not settings.drop_path:
+        return jnp.zeros((count, 0, 2))
+    rates = np.linspace(0, settings.drop_path, settings.depth, dtype=np.float32)[None, :, None]
+    kept = jax.random.bernoulli(key, 1 - rates, (count, settings.depth, 2))
+    return kept / (1 - rates)

@@ -1,0 +1,73 @@
+"""Blocks of one form as a single module whose leaves have a depth axis, and a scan over it.
+
+Dimensions: B samples, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from kind_jax import partition
+from kind_jax.nn.gate import Gate
+
+
+def stack(make: Callable[[], nnx.Module], depth: int) -> nnx.Module:
+    """``depth`` modules as one whose leaves have a depth axis.
+
+    The depth axis comes first, but behind the group axis in tailors: a bank is always sliced by group.
+    """
+    definitions, layers = zip(*(partition.split(make()) for _ in range(depth)), strict=True)
+
+    def stacked(name: str, axis: int) -> Any:
+        return jax.tree.map(lambda *leaves: _pile(leaves, axis), *(layer[name] for layer in layers))
+
+    axes = {partition.LEARNGENES: 0, partition.TAILORS: 1, partition.PARAMS: 0}
+    return partition.join(definitions[0], {name: stacked(name, axis) for name, axis in axes.items()})
+
+
+def _pile(leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    if leaves[0].size and not any(leaves[0].strides):  # arrays of ShapesOnly stay without memory
+        shape = list(leaves[0].shape)
+        shape.insert(axis, len(leaves))
+        return np.broadcast_to(leaves[0].flat[0], shape)
+    return np.stack(leaves, axis)
+
+
+def only_rows_in_use(tailors: dict, gate: Gate) -> tuple[dict, Gate]:
+    """Shrink the bank to the rows that the gate names, so that a step never walks over the whole bank."""
+    used = gate.index.size
+    if not tailors or used >= jax.tree.leaves(tailors)[0].shape[0]:
+        return tailors, gate
+    rows = gate.index.reshape(-1)
+    return jax.tree.map(lambda a: a[rows], tailors), Gate(jnp.arange(used).reshape(gate.index.shape), gate.weight)
+
+
+def over_depth(
+    blocks: nnx.Module, x: Float[Array, "B T D"], gate: Gate,
+    call: Callable[[Any, Array, Gate, Any], Array], *, unroll: int, remat: bool, each: Any = None,
+) -> Float[Array, "B T D"]:  # fmt: skip
+    """``x`` after all blocks of a :func:`stack`.
+
+    Args:
+      call: a block, its input, the gate over what is left of the bank, and what there is for this block alone.
+      unroll: blocks in one iteration of the scan.
+      remat: whether the backward pass computes each block again instead of keeping its activations.
+      each: a tree of arrays with the depth in front, for ``call``.
+    """
+    graphdef, layers = partition.split(blocks)
+    bank, gate = only_rows_in_use(layers["tailors"], gate)
+    layers["tailors"] = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), bank)
+
+    def body(x: Float[Array, "B T D"], layer: tuple[partition.Collections, Any]) -> tuple[Float[Array, "B T D"], None]:
+        return call(partition.join(graphdef, layer[0]), x, gate, layer[1]), None
+
+    if remat:
+        body = jax.checkpoint(body, prevent_cse=False)
+    return jax.lax.scan(body, x, (layers, each), unroll=unroll)[0]

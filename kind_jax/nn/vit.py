@@ -1,0 +1,116 @@
+"""The vision transformer (Dosovitskiy et al. 2021), with projections that may be factored and gated (KIND, 2025).
+
+Dimensions: B samples, H = W image side, C channels, T tokens, D width, L blocks.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from kind_jax.config.networks import ViTConfig
+from kind_jax.nn.attention import Projection, SelfAttention
+from kind_jax.nn.embed import patchify
+from kind_jax.nn.gate import Gate
+from kind_jax.nn.init import Initializer
+from kind_jax.nn.linear import Dense, FactoredDense
+from kind_jax.nn.norm import LayerNorm
+from kind_jax.nn.stack import over_depth, stack
+
+_STDDEV = 0.02
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each behind a norm and beside a shortcut."""
+
+    def __init__(self, config: ViTConfig, index: int, *, init: Initializer) -> None:
+        sizes, forms = config.projection_sizes, config.forms
+
+        def make(name: str) -> Projection:
+            form, bias = forms[f"{index}/{name}"], config.qkv_bias or name not in ("qkv", "q", "k", "v")
+            if form.plain:
+                return Dense(*sizes[name], init=init, stddev=_STDDEV, bias=bias)
+            return FactoredDense(
+                *sizes[name], form, groups=config.num_groups, energy=config.factor.energy,
+                contraction=config.contraction, init=init, bias=bias,
+            )  # fmt: skip
+
+        self.norm_1 = LayerNorm(config.width, eps=config.norm_eps, init=init)
+        self.attention = SelfAttention(
+            {name: make(name) for name in sizes if name in ("qkv", "q", "k", "v")}, make("o"), config.heads
+        )
+        self.norm_2 = LayerNorm(config.width, eps=config.norm_eps, init=init)
+        self.mlp_in, self.mlp_out = make("mlp_in"), make("mlp_out")
+
+    def __call__(
+        self, x: Float[Array, "B T D"], gate: Gate, paths: Float[Array, "B 2"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """``paths``: factors on the two branches of each sample."""
+        attention, mlp = (None, None) if paths is None else (paths[:, 0, None], paths[:, 1, None])
+        width = x.shape[-1]
+
+        def scale(factor: Float[Array, "B 1"] | None) -> Float[Array, "B D"] | None:
+            return None if factor is None else jnp.broadcast_to(factor, (len(x), width)).astype(x.dtype)
+
+        x = x + self.attention(self.norm_1(x), gate, scale(attention))
+        h = jax.nn.gelu(self.mlp_in(self.norm_2(x), gate), approximate=False)
+        return x + self.mlp_out(h, gate, scale(mlp))
+
+
+class ViT(nnx.Module):
+    """Logits of images."""
+
+    def __init__(self, config: ViTConfig, *, init: Initializer) -> None:
+        if config.factor.ranks is not None:
+            raise ValueError("blocks of different forms are not built here yet")
+        self.config = config
+        d_in = config.patch * config.patch * config.channels
+        self.patch_embed = Dense(d_in, config.width, init=init)
+        bound = d_in**-0.5  # a convolution's own initialisation in PyTorch, which the reference code leaves in place
+        self.patch_embed.kernel = nnx.Param(init.uniform(d_in, config.width, bound=bound))
+        self.patch_embed.bias = nnx.Param(init.uniform(config.width, bound=bound))
+        token = config.pool == "token"
+        self.class_token = nnx.Param(init.normal(config.width, stddev=_STDDEV)) if token else None
+        self.position = nnx.Param(init.normal(config.tokens, config.width, stddev=_STDDEV))
+        self.blocks = stack(lambda: Block(config, 0, init=init), config.depth)
+        self.norm = LayerNorm(config.width, eps=config.norm_eps, init=init)
+        self.head = Dense(config.width, config.num_classes, init=init, stddev=_STDDEV)
+
+    def __call__(
+        self,
+        images: Float[Array, "B H W C"],
+        gate: Gate,
+        *,
+        train: bool = False,
+        paths: Float[Array, "L B 2"] | None = None,
+    ) -> Float[Array, "B classes"]:
+        """Logits, float32.
+
+        Args:
+          images: as the network sees them, see :class:`kind_jax.config.networks.ClassifierConfig`.
+          gate: which tailors are on.
+          train: makes no difference.
+          paths: factors on the residual branches of each block and sample, for stochastic depth.
+        """
+        del train
+        config = self.config
+        return self.head(self.features(images, gate, paths=paths).astype(config.dtype)).astype(jnp.float32)
+
+    def features(
+        self, images: Float[Array, "B H W C"], gate: Gate, *, paths: Float[Array, "L B 2"] | None = None
+    ) -> Float[Array, "B D"]:
+        """What the head sees."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        x = self.patch_embed(patchify(images.astype(dtype), config.patch))
+        if self.class_token is not None:
+            token = jnp.broadcast_to(self.class_token[...].astype(dtype)[None, None, :], (len(x), 1, config.width))
+            x = jnp.concatenate([token, x], axis=1)
+        x = x + self.position[...].astype(dtype)[None]
+        x = over_depth(
+            self.blocks, x, gate, lambda block, x, gate, paths: block(x, gate, paths), each=paths,
+            unroll=config.scan_unroll or config.depth, remat=config.remat,
+        )  # fmt: skip
+        x = self.norm(x)
+        return x[:, 0] if config.pool == "token" else jnp.mean(x, axis=1)

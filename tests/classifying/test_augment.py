@@ -1,0 +1,136 @@
+"""What is done to the images of a batch."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kind_jax.classifying import augment
+from kind_jax.classifying.config import AugmentConfig
+from kind_jax.classifying.randaugment import _COLOURS, _GEOMETRIC, _motion, _warp, randaugment
+from kind_jax.errors import UserError
+
+KEY = jax.random.key(0)
+IMAGES = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32))
+LABELS = jnp.arange(64, dtype=jnp.int32) % 10
+
+
+def test_crops_are_every_shift_equally_often():
+    image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
+    found = np.asarray(augment.crop(jnp.repeat(image, 900, axis=0), KEY, 1, "zero"))
+    padded = np.pad(np.asarray(image[0]), ((1, 1), (1, 1), (0, 0)))
+    shifts = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
+    counts = [int((found == shift).all((1, 2, 3)).sum()) for shift in shifts]
+    assert sum(counts) == 900
+    assert min(counts) > 60
+
+
+def test_borders():
+    image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
+    assert float(augment.crop(jnp.repeat(image, 50, axis=0), KEY, 1, "zero").min()) == 0
+    assert float(augment.crop(jnp.repeat(image, 50, axis=0), KEY, 1, "edge").min()) == 1
+
+
+def test_a_whole_piece_is_the_image():
+    found = augment.resized_crop(IMAGES, KEY, (1.0, 1.0))
+    # Sides in a ratio other than 1 do not fit into the image, and are cut to it.
+    assert found.shape == IMAGES.shape
+    constant = augment.resized_crop(jnp.full((8, 8, 8, 3), 0.3), KEY, (0.1, 1.0))
+    chex.assert_trees_all_close(constant, jnp.full((8, 8, 8, 3), 0.3), atol=1e-5)
+
+
+def test_erased_rectangles_have_the_share_that_they_should():
+    images = jnp.full((2000, 16, 16, 1), 5.0)
+    gone = np.asarray(augment.erase(images, KEY, 0.25) != 5.0)
+    shares = gone.mean((1, 2, 3))
+    assert (shares > 0).mean() == pytest.approx(0.25, abs=0.03)
+    some = shares[shares > 0]
+    assert some.min() > 0.005
+    assert some.max() < 0.4
+    assert some.mean() == pytest.approx((0.02 + 1 / 3) / 2, abs=0.02)
+    for rectangle in gone[shares > 0][:20, :, :, 0]:
+        rows, columns = np.flatnonzero(rectangle.any(1)), np.flatnonzero(rectangle.any(0))
+        assert rectangle[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+
+
+def mixed(seed=0, **settings):
+    config = AugmentConfig(**settings)
+    return augment.mix(config, IMAGES, LABELS, jax.random.key(seed), classes=10, smoothing=0.1)
+
+
+def test_mixup_blends_images_and_targets_alike():
+    images, targets = mixed(mixup=1.0)
+    hot = np.asarray(targets - 0.01)  # 0.1 / 10
+    share = hot[0, 0] / 0.9  # of the image itself: its partner, the last, is of another class
+    chex.assert_trees_all_close(images, share * IMAGES + (1 - share) * IMAGES[::-1], atol=1e-5)
+    chex.assert_trees_all_close(jnp.sum(targets, axis=1), jnp.ones(64), atol=1e-5)
+
+
+def test_cutmix_gives_each_class_its_share_of_the_pixels():
+    for seed in range(5):
+        images, targets = mixed(seed, cutmix=1.0)
+        own = np.asarray((images == IMAGES).all(-1)).mean((1, 2))
+        share = (np.asarray(targets)[0, 0] - 0.01) / 0.9
+        assert own[0] == pytest.approx(share, abs=1e-5)
+        assert (np.asarray((images == IMAGES) | (images == IMAGES[::-1]))).all()
+
+
+def test_without_mixing_targets_are_smoothed_labels():
+    images, targets = mixed()
+    chex.assert_trees_all_equal(images, IMAGES)
+    chex.assert_trees_all_close(targets, jax.nn.one_hot(LABELS, 10) * 0.9 + 0.01)
+
+
+def test_soft_labels_are_not_mixed_again():
+    soft = jnp.full((64, 10), 0.1)
+    with pytest.raises(UserError, match=r"augment.mixup needs labels that are class numbers \[B\]"):
+        augment.mix(AugmentConfig(mixup=0.2), IMAGES, soft, KEY, classes=10, smoothing=0.0)  # pyright: ignore
+
+
+def test_randaugment_without_strength_moves_nothing():
+    found = _warp(IMAGES[0], _motion(jnp.asarray(0), jnp.asarray(0.0)))
+    chex.assert_trees_all_close(found, IMAGES[0], atol=1e-5)
+
+
+def test_the_operations_of_randaugment():
+    """Each against what it says: a quarter of a turn, a shift by pixels, PIL's own equalize."""
+    from PIL import Image, ImageOps
+
+    shift = np.asarray(_warp(IMAGES[0], jnp.asarray([[1.0, 0, 0], [0, 1.0, 0.25]])))  # a quarter of half the image
+    chex.assert_trees_all_close(shift[:, :7], np.asarray(IMAGES[0])[:, 1:], atol=1e-5)
+    assert np.abs(shift[:, 7]).max() == 0
+    turned = np.asarray(_warp(IMAGES[0], jnp.asarray([[0.0, -1, 0], [1, 0.0, 0]])))
+    assert any(np.allclose(turned, np.rot90(np.asarray(IMAGES[0]), k), atol=1e-5) for k in (1, 3))
+    unit = (IMAGES[:4] + 1) / 2
+    equalize = _COLOURS[1](unit, 0.9, jnp.ones((4, 1, 1, 1)))
+    for image, found in zip(np.asarray(unit), np.asarray(equalize), strict=True):
+        levels = np.round(image * 255).astype(np.uint8)
+        chex.assert_trees_all_equal(
+            np.round(found * 255).astype(np.uint8), np.asarray(ImageOps.equalize(Image.fromarray(levels)))
+        )
+    assert len(_COLOURS) + _GEOMETRIC == 15
+
+
+def test_randaugment_stays_in_range_and_follows_its_key():
+    a, b = randaugment(IMAGES, KEY, 2, 9.0), randaugment(IMAGES, KEY, 2, 9.0)
+    chex.assert_trees_all_equal(a, b)
+    assert float(jnp.abs(a).max()) <= 1
+    assert np.asarray((a != IMAGES).any((1, 2, 3))).mean() > 0.8
+    grey = randaugment(IMAGES[..., :1], KEY, 2, 9.0)
+    assert np.isfinite(np.asarray(grey)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"crop": -1}, "augment.crop is -1"),
+        ({"resized_crop": (0.5, 0.2)}, "augment.resized_crop"),
+        ({"randaugment": (0, 5.0)}, "augment.randaugment"),
+        ({"mixup": -1.0}, "augment.mixup is -1.0"),
+        ({"erase": 2.0}, "augment.erase is 2.0"),
+    ],
+)
+def test_impossible_settings(settings, said):
+    with pytest.raises(UserError, match=said):
+        AugmentConfig(**settings)
