@@ -28,7 +28,7 @@ VERBS = {
     "sample": "draw images from a run or an artifact",
     "inspect": "show sizes, components and their energy",
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",
-    "convert": "read an official DiT checkpoint or a diffusers folder; decompose it into learngenes and tailors",
+    "convert": "read a model of DiT, diffusers, timm or torchvision; decompose a DiT into learngenes and tailors",
     "compose": "choose classes and a budget, and write the model that serves them",
     "grow": "add classes to a model whose learngenes stay as they are",
     "shrink": "remove classes from a model",

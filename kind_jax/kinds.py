@@ -42,6 +42,8 @@ KINDS = {
         verbs={
             "evaluate": "kind_jax.classifying.commands.evaluate",
             "report": "kind_jax.classifying.commands.report",
+            "compose": "kind_jax.classifying.commands.compose",
+            "transfer": "kind_jax.classifying.commands.transfer",
         },
     ),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import sys
 import time
@@ -18,8 +17,8 @@ import safetensors.numpy
 
 from kind_jax import adapters, model, partition
 from kind_jax.config import Config, DataConfig, change
-from kind_jax.data import pipeline
-from kind_jax.data.dataset import Dataset, open_dataset
+from kind_jax.data.dataset import open_dataset
+from kind_jax.data.sets import Dataset
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
 from kind_jax.evaluate.judge import Judge, train_judge
@@ -32,7 +31,7 @@ from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.freeze import moving
 from kind_jax.train.optimizer import learning_rate
-from kind_jax.train.step import make_step
+from kind_jax.train.short import Short
 
 COUNT = 500  # samples of each measurement
 STEPS = 25  # of the sampler: the studies measure many models
@@ -93,23 +92,16 @@ class Trainer:
         unit = change(config, optimizer={"learning_rate": 1.0})
         shape = learning_rate(unit.optimizer, unit.train.steps)
 
-        def step(state: Any, batch: Any, peak: Any, seed: Any) -> Any:
-            return make_step(task_of(unit), rate=lambda count: peak * shape(count), seed=seed)(state, batch)
-
         self.config = config
-        self._step = jax.jit(step, donate_argnums=0)
-        self._start = jax.jit(functools.partial(states.start, task_of(unit)))
+        self._short = Short(task_of(unit), lambda count, peak: peak * shape(count))
         self.dataset = dataset or open_dataset(config.data, "train")
 
     def run(
         self, initial: partition.Collections, *, rate: float, seed: int, at: Sequence[int]
     ) -> dict[int, partition.Collections]:
         """Averaged weights, adapters merged, after each number of steps in ``at``."""
-        data = pipeline.batches(self.dataset, batch=self.config.train.batch, seed=seed)
-        state = self._start(jax.tree.map(jnp.asarray, initial))
         found = {}
-        for done in range(1, max(at) + 1):
-            state, _ = self._step(state, next(data), jnp.float32(rate), jnp.uint32(seed))
+        for done, state, _ in self._short.run(initial, self.dataset, rate=rate, seed=seed, steps=max(at)):
             if done in at:
                 averaged = jax.tree.map(np.asarray, states.averaged(self.config, state))
                 found[done] = jax.tree.map(np.asarray, adapters.merge(self.config.transfer, averaged))

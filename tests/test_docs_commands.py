@@ -22,6 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import classifier_states
 import documents
 import numpy as np
 import official_dit
@@ -50,10 +51,14 @@ ABSENT = {
 SLOW = (
     r"kind-jax (report|evaluate|plan)\b", r"--to stablehlo|program/run\.py", r"--init |--mesh\.",
     r"--data\.source glyphs", r"runs/pets", r"--workdir runs/(mine|dense|half)\b", r"--from kind",
+    r"runs/tuned",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
 
-STAND_INS = {"DiT-XL-2-256x256.pt": "dit.safetensors", "./DiT-XL-2-256": "diffusers_dit"}
+STAND_INS = {
+    "DiT-XL-2-256x256.pt": "dit.safetensors", "./DiT-XL-2-256": "diffusers_dit",
+    "vit_b16.safetensors": "vit.safetensors", "resnet18.safetensors": "resnet.safetensors",
+}  # fmt: skip
 
 TINY = {
     "--model.width": "16", "--model.depth": "1", "--model.heads": "2", "--model.factor.learngenes": "6",
@@ -63,10 +68,13 @@ SHORT = {
     "--train.steps": "2", "--train.batch": "8", "--train.sample-every": "0", "--optimizer.warmup": "0",
     "--sampler.steps": "2",
 }  # fmt: skip
+SHORT_CLASSIFIER = {flag: value for flag, value in SHORT.items() if not flag.startswith("--sampler")}
 SMALL: dict[str, dict[str, str]] = {
-    r"train\.py|kind-jax (train|transfer)": SHORT,
+    r"(train\.py|kind-jax (train|transfer))(?!.*_animals)": SHORT,
+    r"--config (vit|resnet)_animals": {**SHORT_CLASSIFIER, "--train.sample-every": "2"},
+    r"--init vit ": {"--data.size": "8"},
     r"--config (configs/)?digits(_transfer)?(\.py)? (?!.*data\.source folder)": TINY,
-    r"data\.source folder|--config images": {"--model.depth": "1"},  # its width is what it is about
+    r"^(?!.*_animals).*(data\.source folder|--config images)": {"--model.depth": "1"},  # its width is what it is about
     r"init kind": {"--data.source": "latents", "--train.accumulate": "1"},
     r"train\.py .*--mesh\.fsdp 8": {"--workdir": "runs/mesh"},
     r"kind-jax plan": {
@@ -120,6 +128,9 @@ class Place:
         weights = {name: np.ascontiguousarray(a) for name, a in official_dit.recorded().items()}
         safetensors.numpy.save_file(weights, folder / "dit.safetensors")
         shutil.copytree(ROOT / "tests" / "fixtures" / "diffusers_reference", folder / "diffusers_dit")
+        for name, shapes in (("vit", classifier_states.timm_vit()), ("resnet", classifier_states.resnet(18, first=2))):
+            safetensors.numpy.save_file(classifier_states.filled(shapes), folder / f"{name}.safetensors")
+        (folder / "names.txt").write_text("ant\nbee\ncat\ndog\nfox\n")
         vaes.save(folder / "vae")
         rng = np.random.default_rng(0)
         for split, number in (("train", 4), ("test", 2)):

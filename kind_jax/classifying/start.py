@@ -11,12 +11,14 @@ import numpy as np
 
 from kind_jax import model, partition
 from kind_jax.classifying.config import ClassifyRun
-from kind_jax.config.roles import COMPUTED, WHOLE, Role, compare, settings_with
+from kind_jax.config.networks import ViTConfig
+from kind_jax.config.roles import COMPUTED, TRANSFER, WHOLE, Role, compare, settings_with
+from kind_jax.config.training import CollectionConfig
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.artifact import MANIFEST, read_manifest
 from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
-from kind_jax.partition import PARAMS, TAILORS, fingerprint
+from kind_jax.partition import LEARNGENES, PARAMS, TAILORS, fingerprint
 from kind_jax.train.run import load_config
 from kind_jax.transfer.whole import check_classes
 
@@ -95,6 +97,46 @@ def begin(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, partition.C
         weights[PARAMS] = {**weights[PARAMS], HEAD: head}
     assert set(weights) >= {PARAMS, TAILORS}
     return dataclasses.replace(config, source=fingerprint(weights)), weights
+
+
+def frozen(source: ClassifyRun) -> ClassifyRun:
+    """The settings of a transfer, before any is given: those of ``source``, with all frozen but tailors and head.
+
+    Raises:
+      UserError: the source has no factored weights.
+    """
+    if not (isinstance(source.model, ViTConfig) and source.model.gated):
+        raise UserError(
+            "the model has no learngenes beside tailors, so there is nothing to transfer; kind-jax train --init MODEL "
+            "--head fresh trains all of it for other classes."
+        )
+    optimizer = dataclasses.replace(
+        source.optimizer,
+        learngenes=CollectionConfig(freeze=True),
+        params=dataclasses.replace(source.optimizer.params, freeze=True, thaw=(HEAD,)),
+    )
+    return dataclasses.replace(source, optimizer=optimizer, head="fresh", source=None)
+
+
+def transferred(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, partition.Collections]:
+    """A config that knows where it begins, and the weights of step 0: fresh ones, but for the learngenes and all dense
+    weights besides the head, which are those of ``source``.
+
+    Raises:
+      UserError: the shared weights of the two networks differ.
+    """
+    for name, wanted, found in compare(source.config, config, TRANSFER | {Role.IMAGES}):
+        if name.startswith("model."):
+            raise UserError(f"{name} is {found!r:.200}, but the model that is transferred has {wanted!r:.200}.")
+    weights = model.init(config.model, config.train.seed)
+    body = {name: tree for name, tree in source.collections[PARAMS].items() if name != HEAD}
+    weights = {
+        **weights,
+        LEARNGENES: jax.tree.map(np.asarray, source.collections[LEARNGENES]),
+        PARAMS: {**weights[PARAMS], **jax.tree.map(np.asarray, body)},
+    }
+    partition.check_like(weights[LEARNGENES], model.definition(config.model)[1][LEARNGENES], str(source.origin))
+    return dataclasses.replace(config, source=fingerprint(source.collections[LEARNGENES])), weights
 
 
 def _settings_of(source: Path) -> ClassifyRun:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from kind_jax.commands import origins
 from kind_jax.commands.console import check_file, check_png, say_paths, table
-from kind_jax.config import Config, Projection, TimeFrequencies
+from kind_jax.commands.repeated import values_of
+from kind_jax.config import Projection, TimeFrequencies
 from kind_jax.errors import UserError
 from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import printable
@@ -24,24 +26,37 @@ _LIMIT = 64 << 20  # bytes of a file of names or numbers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Convert an official DiT checkpoint or a diffusers folder to an artifact; with --learngenes, decompose it."""
+    """Convert an official DiT checkpoint, a diffusers folder, or a classifier of timm or torchvision to an artifact;
+    with --learngenes, decompose a DiT."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A .safetensors or .pt file with the official names, a folder of a DiTTransformer2DModel or its pipeline, or a run
-    or artifact of a dense model of our own."""
-    origin: Annotated[Literal["dit", "diffusers", "kind"], tyro.conf.arg(name="from")]
+    """A .safetensors or .pt file with the names of the official code, timm or torchvision, a folder of a
+    DiTTransformer2DModel or its pipeline, or a run or artifact of a dense model of our own."""
+    origin: Annotated[origins.Origin, tyro.conf.arg(name="from")]
     """Whose names the source has; kind: our own, to be decomposed."""
     out: Path
     """Folder to write; it must not exist yet."""
     heads: int | None = None
-    """Attention heads of an official checkpoint; default: those of the published size of its width."""
+    """Attention heads of an official checkpoint or a vision transformer; default: those of the published size of its
+    width."""
     weights: Literal["ema", "raw"] | None = None
     """Of a checkpoint of the official training script or a run of our own: moving average (default) or last weights."""
     time_frequencies: TimeFrequencies | None = None
     """Frequencies of the time features, which diffusers spaces unlike the official code; default: those of --from. Give
     dit for diffusers folders whose weights were trained by the official code, like facebook/DiT-XL-2-256."""
     class_names: Path | None = None
-    """Text file with the name of each class on a line; default: ImageNet's synsets for 1000 classes, or numbers."""
+    """Text file with the name of each class on a line; default: what the file says if we wrote it, ImageNet's synsets
+    for 1000 classes of a DiT, or numbers."""
+    size: int | None = None
+    """Classifiers: pixels on a side of the images; default: what the positions of a vision transformer are for, or 224
+    for a ResNet."""
+    mean: tuple[float, ...] | None = None
+    """Classifiers: mean of each channel that images in [0, 1] are normalised with; default: 0.5 for a vision
+    transformer of timm, ImageNet's for others."""
+    std: tuple[float, ...] | None = None
+    """Classifiers: the standard deviation of each channel; with --mean."""
+    interpolate: bool = False
+    """Classifiers: resize the positions of a vision transformer for another --size."""
     learngenes: str | None = None
     """Decompose: components that all classes share in each projection, a number, or full for all of the dense model."""
     tailors: int | None = None
@@ -65,6 +80,7 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args``, convert and write; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax convert")
+    origins.check_options(parsed, values_of(Arguments, args))
     wanted = _decomposition(parsed)
     if parsed.origin == "kind" and wanted is None:
         raise UserError(
@@ -83,8 +99,8 @@ def run(args: list[str]) -> int:
 
     from kind_jax.deploy.bundle import export
 
-    bundle = _load(parsed, class_names)
-    _describe(bundle, parsed.source)
+    bundle = origins.load(parsed, class_names)
+    origins.describe(bundle, parsed.source)
     if wanted is not None:
         from kind_jax.deploy.decompose import picture, record
         from kind_jax.files import atomic_write_bytes, atomic_write_text
@@ -157,51 +173,6 @@ def _check_out(parsed: Arguments) -> None:
     read_manifest(parsed.out)  # refuses what holds anything else, before the work
     if parsed.out.resolve() == parsed.source.resolve():
         raise UserError(f"--out is {str(parsed.out)!r}, which is the source; a result of its own must be written.")
-
-
-def _load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:
-    from kind_jax.interchange.incoming import load_diffusers, load_dit
-
-    frequencies = parsed.time_frequencies
-    if parsed.origin == "kind":
-        for name, value in (
-            ("--heads", parsed.heads), ("--time-frequencies", frequencies), ("--class-names", class_names),
-        ):  # fmt: skip
-            if value is not None:
-                raise UserError(f"{name} is {value!r:.200}, but a model of our own has this in its config.")
-            from kind_jax.deploy.bundle import open_bundle
-
-        return open_bundle(parsed.source, weights=parsed.weights, kind=Config)
-    if parsed.origin == "dit":
-        return load_dit(
-            parsed.source, heads=parsed.heads, weights=parsed.weights, time_frequencies=frequencies,
-            class_names=class_names,
-        )  # fmt: skip
-    for name, value in (("--heads", parsed.heads), ("--weights", parsed.weights)):
-        if value is not None:
-            raise UserError(
-                f"{name} is {value!r}, but it belongs to --from dit; config.json of diffusers has the heads."
-            )
-    return load_diffusers(parsed.source, time_frequencies=frequencies, class_names=class_names)
-
-
-def _describe(bundle: Bundle, source: Path) -> None:
-    from kind_jax import partition
-
-    model = bundle.config.model
-    parts: dict[str, list[int]] = {}
-    for path, leaf in partition.flatten(bundle.collections[partition.PARAMS]).items():
-        part = path.rpartition("/")[0].replace("attention/", "")
-        parts.setdefault(part, []).append(leaf.size)
-    rows = [(part, f"{len(sizes)}", f"{sum(sizes):,}") for part, sizes in parts.items()]
-    total = sum(sum(sizes) for sizes in parts.values())
-    rows.append(("whole model", f"{sum(map(len, parts.values()))}", f"{total:,}"))
-    print(
-        f"{source}: {model.depth} blocks, width {model.width}, {model.heads} heads, {model.num_classes} classes, "
-        f"inputs {model.size} x {model.size} x {model.channels}, patches {model.patch}, "
-        f"{model.time_frequencies} frequencies"
-    )
-    table("", ("part", "arrays", "parameters"), rows)
 
 
 def _decompose(

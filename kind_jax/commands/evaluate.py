@@ -14,7 +14,6 @@ from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.config import DataConfig
-    from kind_jax.config.training import PackagedSource
     from kind_jax.evaluate.evaluation import Data
     from kind_jax.evaluate.extractor import Extractor
     from kind_jax.evaluate.generate import Plan
@@ -158,6 +157,7 @@ def _check(parsed: Arguments) -> None:
 def _data(parsed: Arguments, config: DataConfig, shape: tuple[int, int, int]) -> Data:
     """Where the real images are."""
     from kind_jax.config import DataConfig
+    from kind_jax.config.training import PackagedSource
     from kind_jax.evaluate.evaluation import Data
 
     if parsed.data is None:
@@ -177,13 +177,14 @@ def _default_folder(source: Path) -> Path:
 
 def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | None, dict[str, Any], int]:
     """The extractor (None: the judge, trained later), what the record says of it, and its number of features."""
-    from kind_jax.evaluate import inception_net, judge_net
+    from kind_jax.evaluate import inception_net
     from kind_jax.evaluate.inception import load_inception
     from kind_jax.evaluate.metrics import check_count
     from kind_jax.evaluate.user_extractor import load_extractor
+    from kind_jax.nn import cnn
 
     if parsed.extractor == "judge":
-        return None, {"name": "judge", "seed": 0}, judge_net.FEATURES
+        return None, {"name": "judge", "seed": 0}, cnn.FEATURES
     if parsed.extractor == "inception":
         assert parsed.inception_weights is not None
         check_count(parsed.count, inception_net.POOL, "--count")  # before 90 MB are read

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from kind_jax.commands.console import Classes, chosen, say_paths, table, typed
+from kind_jax.config import Config, RunConfig
+from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.deploy.bundle import Bundle
@@ -22,11 +25,11 @@ class Arguments:
     source: Annotated[Path, tyro.conf.Positional]
     """A run, or an artifact to take classes out of."""
     out: Path
-    """Folder to write, or the .safetensors file for --to dit; it must not exist yet."""
-    to: Literal["artifact", "dit", "diffusers", "stablehlo"] = "artifact"
+    """Folder to write, or the .safetensors file for --to dit, timm and torchvision; it must not exist yet."""
+    to: Literal["artifact", "dit", "diffusers", "stablehlo", "timm", "torchvision"] = "artifact"
     """artifact: ours; dit: the official state dict; diffusers: a folder for DiTTransformer2DModel.from_pretrained;
-    stablehlo: a program that needs no kind_jax. dit and diffusers take models without gated tailors, like those of
-    kind-jax compose --form dense."""
+    stablehlo: a program that needs no kind_jax; timm and torchvision: the state dict of an image classifier. dit and
+    diffusers take models without gated tailors, like those of kind-jax compose --form dense."""
     classes: Classes = ()
     """Classes whose tailors to include, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all."""
     weights: Literal["ema", "raw", "best"] | None = None
@@ -40,17 +43,31 @@ def run(args: list[str]) -> int:
     """Parse ``args`` and write the model; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax export")
     classes = typed("--classes", parsed.classes)
-    if parsed.to in ("dit", "diffusers"):
+    if parsed.to in ("timm", "torchvision") and classes is not None:
+        raise UserError(f"--classes is given, but a state dict for {parsed.to} has all classes of the model.")
+    if parsed.to in ("dit", "diffusers", "timm", "torchvision"):
         from kind_jax.interchange.outgoing import check_out
 
         check_out(parsed.to, parsed.out, replace=parsed.replace)
 
     from kind_jax.deploy.bundle import open_bundle
 
-    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights)
+    write, kind = _form(parsed.to)
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights, kind=kind)
     chosen(classes, bundle.class_names)
-    {"artifact": _artifact, "dit": _dit, "diffusers": _diffusers, "stablehlo": _stablehlo}[parsed.to](bundle, parsed)
+    write(bundle, parsed)
     return 0
+
+
+def _form(to: str) -> tuple[Callable[[Bundle, Arguments], None], type[RunConfig]]:
+    """What writes a format, and the kind of the models that have it."""
+    if to in ("timm", "torchvision"):
+        from kind_jax.classifying.config import ClassifyRun
+
+        return _classifier, ClassifyRun
+    if to == "artifact":
+        return _artifact, RunConfig
+    return {"dit": _dit, "diffusers": _diffusers, "stablehlo": _stablehlo}[to], Config
 
 
 def _artifact(bundle: Bundle, parsed: Arguments) -> None:
@@ -96,3 +113,13 @@ def _stablehlo(bundle: Bundle, parsed: Arguments) -> None:
     paths = {"program": stablehlo.PROGRAM, "weights": stablehlo.WEIGHTS, "signature": stablehlo.SIGNATURE}
     paths |= {"example": stablehlo.SCRIPT}
     say_paths("exported", {name: parsed.out / file for name, file in paths.items()})
+
+
+def _classifier(bundle: Bundle, parsed: Arguments) -> None:
+    from kind_jax.commands.origins import untold
+    from kind_jax.interchange.outgoing import save_classifier
+
+    assert parsed.to in ("timm", "torchvision")
+    save_classifier(bundle, parsed.out, parsed.to, replace=parsed.replace)
+    print(f"{parsed.to} has to be told what no array tells: {untold(bundle.config.model)}")
+    say_paths("exported", {"state dict": parsed.out})

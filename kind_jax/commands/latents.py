@@ -190,7 +190,7 @@ def _picture(datasets: dict[SplitName, Dataset], encoder: Encoder, vae: Vae, pat
     latents = (means - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
     again = decode_in_batches(vae, latents.astype(np.float32))
     both = np.concatenate([np.broadcast_to(images, (*images.shape[:3], again.shape[-1])), again])
-    save_png(path, grid(both, len(images), scale=max(1, 48 // images.shape[1])))
+    save_png(path, grid(both, len(images), scale=-(-48 // images.shape[1])))
 
 
 def _say(index: Index, skipped: list[str], out: Path, left_out: list[str]) -> None:

@@ -11,7 +11,8 @@ import tyro
 
 from kind_jax.commands.console import check_file, say_paths, table
 from kind_jax.commands.given import base_config
-from kind_jax.config import Config, presets
+from kind_jax.commands.kinds import PLAIN, for_settings
+from kind_jax.config import Config, RunConfig, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
@@ -36,14 +37,15 @@ class Arguments:
     """Share of the chip's peak that is assumed; recomputation by model.remat counts as work."""
     out: Path | None = None
     """JSON file for all figures; default: none."""
-    settings: Annotated[Config, tyro.conf.arg(name="")]
+    settings: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
 def run(args: list[str]) -> int:
     """Parse ``args``, compile, print the tables; returns the exit code."""
-    base = base_config(Arguments, args, Config())
+    base = base_config(Arguments, args, Config(), RunConfig)
     with together():
-        parsed = tyro.cli(Arguments, args=args, default=Arguments(settings=base), prog="kind-jax plan")
+        form = for_settings(Arguments, type(base))
+        parsed = tyro.cli(form, args=args, default=form(settings=base), prog="kind-jax plan", config=PLAIN)
     if parsed.config is None:
         raise UserError(
             "--config is missing, but it must name a preset, like dit_xl2, or a Python file with get_config()."
@@ -73,7 +75,8 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> None:
+def _say(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> None:
+    from kind_jax.plan.compiled import remat
     from kind_jax.plan.estimate import readable, readable_time
 
     mesh, state = config.mesh, step.state
@@ -118,7 +121,7 @@ def _say(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float
             for v in verdicts
         ],
     )  # fmt: skip
-    passes = "four forward passes, one of them for model.remat" if config.model.remat else "three forward passes"
+    passes = "four forward passes, one of them for model.remat" if remat(config) else "three forward passes"
     print(
         f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). Its time, and images/s,\n"
         "are those of computing and collectives one after the other; in the last column the shorter of the two is\n"

@@ -84,10 +84,10 @@ def _check_data(bundle: Bundle) -> None:
     """Refuse a data set that lacks a class of the model, or has too few images to be measured, before any work."""
     import numpy as np
 
-    from kind_jax.evaluate import judge_net
     from kind_jax.evaluate.judge import hold_out
     from kind_jax.evaluate.metrics import check_count
     from kind_jax.evaluate.reference import open_real
+    from kind_jax.nn import cnn
 
     shape = (bundle.config.model.size, bundle.config.model.size, bundle.config.model.channels)
     classes = tuple(range(len(bundle.class_names)))
@@ -99,7 +99,7 @@ def _check_data(bundle: Bundle) -> None:
     except NoSplitError:  # the judge holds some of the training images out
         if count < _FEW:
             count = int(np.sum(~hold_out(real.arrays(_FEW, 1 << 31)[1])))
-    check_count(count, judge_net.FEATURES, "the number of training images that the judge learns from")
+    check_count(count, cnn.FEATURES, "the number of training images that the judge learns from")
 
 
 def _loss(directory: Path) -> Section | None:
@@ -194,12 +194,12 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
     """Figures under an offline judge: a classifier trained on the same data set."""
     import numpy as np
 
-    from kind_jax.evaluate import judge_net
     from kind_jax.evaluate.diversion import conditions, measured_diversion
     from kind_jax.evaluate.judge import BOUND
     from kind_jax.evaluate.judged import judge_data
     from kind_jax.evaluate.quality import measured
     from kind_jax.evaluate.shards import JUDGE
+    from kind_jax.nn import cnn
     from kind_jax.report import Table
 
     config = bundle.config
@@ -216,7 +216,7 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
     found = measured_diversion(config, bundle.collections, judge, images, count=parsed.count, seed=parsed.seed)
     what = "real held-out images" if data.split else "real images that the judge was not trained on"
     rows, real = [], None
-    if len(some) > judge_net.FEATURES:
+    if len(some) > cnn.FEATURES:
         real = measured(judge, data.held_out[some], data.held_out_labels[some], images)
         rows.append((what, *_cells(real, real)))
     rows += [(conditions(config)[condition], *_cells(figures, real)) for condition, figures in found.items()]
@@ -244,7 +244,7 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
         caption=(
             f"{parsed.count} unguided samples each, seen by a classifier of the training images, itself "
             f"{judge.held_out}. In brackets: 95 % intervals over draws of as many images.{lowered}{without} The "
-            f"distance is between its {judge_net.FEATURES} features; it is not FID."
+            f"distance is between its {cnn.FEATURES} features; it is not FID."
         ),
     )
 

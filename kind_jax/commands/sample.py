@@ -75,7 +75,7 @@ def run(args: list[str]) -> int:
     inside = parsed.source / name if (parsed.source / "config.json").is_file() else None
     out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_{name}"
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]
-    save_png(out, grid(visible, len(columns), scale=max(1, 48 // images.shape[1])))
+    save_png(out, grid(visible, len(columns), scale=-(-48 // images.shape[1])))
     names = ", ".join(bundle.class_names[c] for c in columns)
     say_paths(f"{len(labels)} images, columns: {names} (step {bundle.step}, {bundle.weights} weights)", {"grid": out})
     if vae is not None:

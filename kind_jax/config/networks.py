@@ -252,7 +252,7 @@ class CNNConfig(ClassifierConfig):
     __pydantic_config__ = STRICT
 
     network: Literal["cnn"] = "cnn"
-    momentum: float = 0.05
+    momentum: float = 0.1
 
     roles: ClassVar[dict[Role, str]] = ClassifierConfig.roles | {Role.TRAINING: "momentum"}
 

@@ -49,7 +49,7 @@ def save_samples(config: Config, state: TrainState, mesh: Mesh, path: Path) -> N
     images = _decoded(config, images)
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]  # latents: three of their channels
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, grid(visible, len(columns), scale=max(1, 48 // images.shape[1])))
+    save_png(path, grid(visible, len(columns), scale=-(-48 // images.shape[1])))
 
 
 def _decoded(config: Config, images: np.ndarray) -> np.ndarray:

@@ -118,4 +118,4 @@ def _save_grid(plan: Plan, shards: Shards) -> None:
     first = next(generate.batches(shards))[0]
     picks = [r * len(plan.classes) + c for r in range(rows) for c in range(columns)]
     pixels = first[[i for i in picks if i < len(first)]]
-    save_png(shards.folder / GRID, grid(dequantise(pixels), columns, scale=max(1, 48 // plan.shape[0])))
+    save_png(shards.folder / GRID, grid(dequantise(pixels), columns, scale=-(-48 // plan.shape[0])))

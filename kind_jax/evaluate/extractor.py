@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kind_jax.evaluate.judge import Judge
-from kind_jax.evaluate.judge_net import FEATURES
+from kind_jax.nn.cnn import FEATURES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,17 +17,19 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
+from kind_jax import model, partition
+from kind_jax.config.networks import CNNConfig
 from kind_jax.errors import UserError
-from kind_jax.evaluate import judge_file, judge_net, judge_train
+from kind_jax.evaluate import judge_file, judge_train
 from kind_jax.evaluate.judge_file import HeldOut
-from kind_jax.evaluate.judge_net import Params
 from kind_jax.evaluate.progress import counting
+from kind_jax.nn.cnn import CNN, FEATURES
 
 BOUND = 0.8
 """Held-out accuracy below which a judge is refused."""
 HELD_OUT_SHARE = 0.15
 """Of each class's images, held out of the judge's training where no held-out images are given."""
-_RECIPE = 2  # to be raised with every change of network or training, so that cached judges are trained anew
+_RECIPE = 3  # to be raised with every change of network or training, so that cached judges are trained anew
 _BATCH = 256
 
 
@@ -36,7 +38,7 @@ class Judge:
     """A trained classifier.
 
     Attributes:
-      params: weights of :class:`~kind_jax.evaluate.judge_net.JudgeNet`.
+      weights: collections of :class:`~kind_jax.nn.cnn.CNN`.
       shape: (H, W, C) of the images that it judges.
       num_classes: classes that it tells apart.
       fingerprint: SHA-256 of all that it was trained and tried with (images, labels, classes, seed, steps).
@@ -44,7 +46,7 @@ class Judge:
       steps: of its training.
     """
 
-    params: Params
+    weights: partition.Collections
     shape: tuple[int, int, int]
     num_classes: int
     fingerprint: str
@@ -76,7 +78,7 @@ class Judge:
           UserError: images of another shape, or not finite.
         """
         batches = list(self._run(images))
-        features = np.concatenate([np.zeros((0, judge_net.FEATURES), np.float32), *(f for f, _ in batches)])
+        features = np.concatenate([np.zeros((0, FEATURES), np.float32), *(f for f, _ in batches)])
         return features, np.concatenate([np.zeros((0, self.num_classes), np.float32), *(x for _, x in batches)])
 
     def _run(self, images: np.ndarray | jax.Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -86,7 +88,7 @@ class Judge:
             batch = values[start : start + _BATCH]
             # The last batch is filled up, so that one compiled program serves any number of images.
             full = np.concatenate([batch, np.zeros((_BATCH - len(batch), *self.shape), np.float32)])
-            features, logits = judge_net.apply_jit(_graph(self.shape, self.num_classes), self.params, full)
+            features, logits = _look(judge_train.settings(self.shape, self.num_classes), self.weights, full)
             yield np.asarray(features)[: len(batch)], np.asarray(logits)[: len(batch)]
 
     def save(self, path: str | Path) -> None:
@@ -96,7 +98,7 @@ class Judge:
           UserError: the file cannot be written.
         """
         facts = {name: getattr(self, name) for name in judge_file.Facts.model_fields}
-        judge_file.write(path, self.params, judge_file.Facts(**facts))
+        judge_file.write(path, self.weights, judge_file.Facts(**facts))
 
     @classmethod
     def load(cls, path: str | Path) -> "Judge":
@@ -106,13 +108,17 @@ class Judge:
           UserError: the file is absent, damaged, no judge, does not say how often it is right, or its tensors differ
             from the network's in name, shape or dtype, or are not finite.
         """
-        facts, params = judge_file.read(path)
-        return cls(params=params, **{name: getattr(facts, name) for name in judge_file.Facts.model_fields})
+        facts, weights = judge_file.read(path)
+        return cls(weights=weights, **{name: getattr(facts, name) for name in judge_file.Facts.model_fields})
 
 
-@functools.lru_cache
-def _graph(shape: tuple[int, int, int], num_classes: int):
-    return judge_net.blueprint(shape, num_classes)[0]
+@functools.partial(jax.jit, static_argnums=0)
+def _look(
+    settings: CNNConfig, weights: partition.Collections, images: Float[jax.Array, "B H W C"]
+) -> tuple[Float[jax.Array, "B 32"], Float[jax.Array, "B classes"]]:
+    net: CNN = partition.join(model.definition(settings)[0], weights)
+    features = net.features(images)
+    return features, net.logits(features)
 
 
 def _check_images(images: np.ndarray, shape: tuple[int, int, int]) -> None:
@@ -201,6 +207,8 @@ def train_judge(
     values, targets = np.asarray(images, np.float32), np.asarray(labels, np.int32)
     shape = (values.shape[1], values.shape[2], values.shape[3])
     _check_images(values, shape)
+    if shape[0] != shape[1]:
+        raise UserError(f"The judge got images of shape {shape}, but they must be square.")
     _check_labels(targets, len(values), num_classes)
     if held_out is None:
         chosen = hold_out(targets)
@@ -217,8 +225,8 @@ def train_judge(
     if cache is not None and Path(cache).exists() and judge_file.read_facts(cache).fingerprint == fingerprint:
         judge = Judge.load(cache)
     else:
-        params = _fit(values, targets, num_classes, seed=seed, steps=steps, flip=flip, show=show)
-        judge = Judge(params=params, shape=shape, num_classes=num_classes, fingerprint=fingerprint, steps=steps)
+        weights = _fit(values, targets, num_classes, seed=seed, steps=steps, flip=flip, show=show)
+        judge = Judge(weights=weights, shape=shape, num_classes=num_classes, fingerprint=fingerprint, steps=steps)
         right = int(np.sum(judge.predict(real[0]) == real[1]))
         judge = dataclasses.replace(judge, held_out=HeldOut(right=right, images=len(real[0]), share=share))
         if cache is not None:
@@ -232,14 +240,13 @@ def train_judge(
 
 def _fit(
     images: np.ndarray, labels: np.ndarray, num_classes: int, *, seed: int, steps: int, flip: bool, show: bool
-) -> Params:
-    graph = _graph(images.shape[1:], num_classes)
-    params = judge_net.init(images.shape[1:], num_classes, jax.random.split(jax.random.key(seed))[0])
+) -> partition.Collections:
+    settings = judge_train.settings(images.shape[1:], num_classes)
     if not show:
-        return judge_train.fit(graph, params, images, labels, seed=seed, steps=steps, flip=flip)
+        return judge_train.fit(settings, images, labels, seed=seed, steps=steps, flip=flip)
     with counting("training the judge, a classifier of real images", steps * judge_train.BATCH) as count:
 
         def progress(done: int, accuracy: float) -> None:
             count(done * judge_train.BATCH, f"right on {accuracy:.0%} of them")
 
-        return judge_train.fit(graph, params, images, labels, seed=seed, steps=steps, flip=flip, progress=progress)
+        return judge_train.fit(settings, images, labels, seed=seed, steps=steps, flip=flip, progress=progress)

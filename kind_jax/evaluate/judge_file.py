@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 import safetensors.numpy
-from flax import traverse_util
 
+from kind_jax import model, partition
+from kind_jax.config.networks import CNNConfig
 from kind_jax.errors import UserError
-from kind_jax.evaluate import judge_net
 from kind_jax.evaluate.intervals import Interval, wilson
-from kind_jax.evaluate.judge_net import Params
 from kind_jax.files import atomic_write_bytes
 from kind_jax.untrusted import documents, tensors
 from kind_jax.untrusted.info import Info
@@ -81,17 +80,13 @@ class Facts(_Strict):
     steps: Annotated[int, pydantic.Field(ge=0)] = 0
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in path)
+def _flat(weights: partition.Collections) -> dict[str, Any]:
+    return {path.replace("/", "."): leaf for path, leaf in partition.flatten(weights).items()}
 
 
-def _flat(params: Params) -> dict[tuple[Any, ...], Any]:
-    return dict(traverse_util.flatten_dict(params))
-
-
-def write(path: str | Path, params: Params, facts: Facts) -> None:
+def write(path: str | Path, weights: partition.Collections, facts: Facts) -> None:
     """Save weights and facts atomically."""
-    leaves = {_name(keys): np.asarray(leaf) for keys, leaf in _flat(params).items()}
+    leaves = {name: np.asarray(leaf) for name, leaf in _flat(weights).items()}
     header = {_KEY: facts.model_dump_json()}
     atomic_write_bytes(path, safetensors.numpy.save(leaves, header))
 
@@ -106,9 +101,8 @@ def _facts(header: dict[str, str], path: Path) -> Facts:
         return Facts.model_validate_json(header[_KEY])
     except pydantic.ValidationError as e:
         first = e.errors()[0]
-        raise UserError(
-            f"The judge {str(path)!r} has a wrong entry {_KEY}.{printable(_name(first['loc']))}: {first['msg']}."
-        ) from e
+        entry = printable(".".join([_KEY, *map(str, first["loc"])]))
+        raise UserError(f"The judge {str(path)!r} has a wrong entry {entry}: {first['msg']}.") from e
 
 
 def read_facts(path: str | Path) -> Facts:
@@ -116,12 +110,18 @@ def read_facts(path: str | Path) -> Facts:
     return _facts(tensors.look(_existing(path)).metadata, Path(path))
 
 
-def read(path: str | Path) -> tuple[Facts, Params]:
+def read(path: str | Path) -> tuple[Facts, partition.Collections]:
     """Load and check; see :meth:`kind_jax.evaluate.judge.Judge.load`."""
     path = _existing(path)
     facts = read_facts(path)
-    wanted = _flat(judge_net.blueprint(facts.shape, facts.num_classes)[1])
-    specs = {_name(keys): spec for keys, spec in wanted.items()}
+    if facts.shape[0] != facts.shape[1]:
+        raise UserError(f"The judge {str(path)!r} is of images {facts.shape}, but they must be square.")
+    try:
+        settings = CNNConfig(size=facts.shape[0], channels=facts.shape[2], num_classes=facts.num_classes)
+    except UserError as e:
+        raise UserError(f"The judge {str(path)!r} is of a network that there is not: {e}") from e
+    shapes = model.definition(settings)[1]
+    specs = _flat(shapes)
     found = tensors.read(path, lambda header: _check(header.arrays, specs, path))
     for name, tensor in found.items():
         if not np.isfinite(tensor).all():
@@ -130,7 +130,8 @@ def read(path: str | Path) -> tuple[Facts, Params]:
         raise UserError(
             f"The judge {str(path)!r} does not say how often it is right on held-out images; train it anew."
         )
-    return facts, traverse_util.unflatten_dict({keys: jnp.asarray(found[_name(keys)]) for keys in wanted})
+    leaves = {path: jnp.asarray(found[path.replace("/", ".")]) for path in partition.flatten(shapes)}
+    return facts, {name: {} for name in shapes} | partition.unflatten(leaves)
 
 
 def _existing(path: str | Path) -> Path:

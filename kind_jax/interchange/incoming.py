@@ -43,7 +43,7 @@ def load_dit(
     path = Path(path)
     arrays, metadata = state_dict.read_file(path, weights)
     kept = None
-    if marker.KEY in metadata:
+    if marker.KEY in metadata and names.TABLE in arrays:  # what else we have written has another marker
         kept = marker.from_text(metadata[marker.KEY], f"The metadata of {path}")
     heads = kept.heads if heads is None and kept is not None else heads
     config = official.sizes({name: a.shape for name, a in arrays.items()}, path, heads=heads)

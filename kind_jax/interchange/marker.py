@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Annotated, TypeVar
 
 import pydantic
 
 from kind_jax.config import DiffusionConfig, TimeFrequencies
 from kind_jax.config.check import STRICT, problem
+from kind_jax.config.networks import ResNetConfig, ViTConfig
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
 from kind_jax.untrusted import documents
@@ -32,7 +35,22 @@ class Marker:
     class_names: tuple[str, ...]
 
 
-_ADAPTER = pydantic.TypeAdapter(Marker)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierMarker:
+    """The network of a classifier, of whose settings some are in no array, and the names of its classes."""
+
+    __pydantic_config__ = STRICT
+
+    model: Annotated[ViTConfig | ResNetConfig, pydantic.Field(discriminator="network")]
+    class_names: tuple[str, ...]
+
+
+M = TypeVar("M", Marker, ClassifierMarker)
+
+
+@functools.lru_cache
+def _adapter(kind: type) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(kind)
 
 
 def to_text(bundle: Bundle) -> str:
@@ -43,7 +61,7 @@ def to_text(bundle: Bundle) -> str:
         diffusion=bundle.config.diffusion, guidance_channels=bundle.config.sampler.guidance_channels,
         class_names=bundle.class_names,
     )  # fmt: skip
-    return _ADAPTER.dump_json(marker, indent=2).decode()
+    return _adapter(Marker).dump_json(marker, indent=2).decode()
 
 
 def from_text(text: str | bytes, origin: object) -> Marker:
@@ -52,11 +70,30 @@ def from_text(text: str | bytes, origin: object) -> Marker:
     Raises:
       UserError: not JSON, or not a marker; ``origin`` is named.
     """
-    data = text.encode() if isinstance(text, str) else text
+    return _read(Marker, text, origin)
+
+
+def classifier_text(bundle: Bundle) -> str:
+    """The marker of a classifier, as JSON in one line."""
+    marker = ClassifierMarker(model=bundle.config.model, class_names=bundle.class_names)
+    return _adapter(ClassifierMarker).dump_json(marker).decode()
+
+
+def classifier_from_text(text: str, origin: object) -> ClassifierMarker:
+    """Read it back.
+
+    Raises:
+      UserError: as :func:`from_text`, or a setting has an impossible value.
+    """
+    return _read(ClassifierMarker, text, origin)
+
+
+def _read(kind: type[M], text: str | bytes, origin: object) -> M:
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > LIMIT:
         raise UserError(f"{origin} has {len(data)} bytes, but it must have at most {LIMIT}.")
     documents.parse(data, origin)  # refuses a key that is there twice
     try:
-        return _ADAPTER.validate_json(data)
+        return _adapter(kind).validate_json(data)
     except pydantic.ValidationError as e:
         raise UserError(f"{origin} is damaged: {problem(e)}.") from e

@@ -8,11 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 
-from kind_jax.deploy.bundle import Bundle
+from kind_jax.classifying.config import ClassifyRun
+from kind_jax.config.check import check_choice, require
+from kind_jax.config.networks import ResNetConfig
+from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.deploy.manifest import MANIFEST
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory, atomic_write_bytes
-from kind_jax.interchange import diffusers, marker, names, official
+from kind_jax.interchange import diffusers, marker, names, official, programs
 from kind_jax.interchange.dense import difference, multiplied_out
 from kind_jax.interchange.names import StateDict
 from kind_jax.interchange.state_dict import WEIGHTS
@@ -69,26 +72,53 @@ def save_diffusers(bundle: Bundle, folder: str | Path, *, replace: bool = False)
     return off
 
 
-def check_out(form: Literal["dit", "diffusers"], path: Path, *, replace: bool) -> None:
+def save_classifier(bundle: Bundle, path: str | Path, program: programs.Name, *, replace: bool = False) -> None:
+    """Write an image classifier as a state dict with timm's or torchvision's names, one ``.safetensors`` file.
+
+    Its metadata have what no array tells, for :func:`kind_jax.interchange.incoming_classifier.load_classifier`.
+
+    Raises:
+      UserError: the model is no classifier, or the program has no such network (see
+        :func:`kind_jax.interchange.timm.write` and :func:`kind_jax.interchange.torchvision.write`); or the file exists
+        (with ``replace``: and holds no network of the program).
+    """
+    path = Path(path)
+    check_choice(program, programs.Name, "program")
+    check_bundle(bundle, kind=ClassifyRun)
+    check_out(program, path, replace=replace)
+    config = bundle.config.model
+    if isinstance(config, ResNetConfig) and config.imagenet:  # of which a reader sees the first stage's channels
+        doubled = all(config.channels_of(stage) == config.channels_of(0) << stage for stage in range(4))
+        require(doubled, "model.width", config.width, f"a multiple of 1/64 for {program}")
+    arrays = programs.PROGRAMS[program].write(config, bundle.collections)
+    atomic_write_bytes(path, _data(arrays, {marker.KEY: marker.classifier_text(bundle)}))
+
+
+def check_out(form: Literal["dit", "diffusers"] | programs.Name, path: Path, *, replace: bool) -> None:
     """Refuse a place that the result may not be written to, before any work is done.
 
     Raises:
-      UserError: see :func:`save_dit` and :func:`save_diffusers`.
+      UserError: see :func:`save_dit`, :func:`save_diffusers` and :func:`save_classifier`.
     """
     for parent in path.absolute().parents:
         if (parent / MANIFEST).is_file():  # which must hold nothing that its manifest does not list
             raise UserError(f"{str(path)!r} lies inside the artifact {str(parent)!r}; choose another place.")
-    if form == "dit" and path.suffix != ".safetensors":
+    if form != "diffusers" and path.suffix != ".safetensors":
         raise UserError(f"--out is {str(path)!r}, but it must end in .safetensors.")
     if not path.exists():
         return
     if not replace:
         raise UserError(f"{str(path)!r} exists already, but --out must be new (or --replace be given).")
+    if form == "diffusers":
+        if not _is_ours(path):
+            raise UserError(f"{str(path)!r} is not a folder that was exported to diffusers, so it is not replaced.")
+        return
+    found = tensors.look(path).arrays
     if form == "dit":
-        if names.TABLE not in tensors.look(path).arrays:
+        if names.TABLE not in found:
             raise UserError(f"{str(path)!r} holds no weights with the official names, so it is not replaced.")
-    elif not _is_ours(path):
-        raise UserError(f"{str(path)!r} is not a folder that was exported to diffusers, so it is not replaced.")
+    elif not programs.PROGRAMS[form].knows(found):
+        raise UserError(f"{str(path)!r} holds no network with {form}'s names, so it is not replaced.")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -25,6 +25,9 @@ _SHARDS = 10_000
 FLOATS = ("float32", "float16", "bfloat16")
 """Dtypes of weights; all become float32."""
 
+COUNTERS = (".num_batches_tracked",)
+"""How the names of the whole numbers in a classifier's state dict end: BatchNorm's counters, which nothing needs."""
+
 
 class Found(NamedTuple):
     """float32 arrays by name, and the text that the file keeps beside them."""
@@ -61,7 +64,7 @@ def open_state_dict(path: Path, weights: Literal["ema", "raw"] | None = None) ->
     Raises:
       UserError: as :func:`read_file`.
     """
-    return read_file(path, weights, skip=(".num_batches_tracked",)).arrays
+    return read_file(path, weights, skip=COUNTERS).arrays
 
 
 def read_folder(folder: Path) -> StateDict:

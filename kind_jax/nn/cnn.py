@@ -71,7 +71,10 @@ class CNN(nnx.Module):
     ) -> Float[Array, "N classes"]:
         """Logits, float32; ``train``: whether batches are normalised by themselves, and the statistics move."""
         del gate, paths
-        features = self.features(images, train=train)
+        return self.logits(self.features(images, train=train))
+
+    def logits(self, features: Float[Array, "N 32"]) -> Float[Array, "N classes"]:
+        """Of what :meth:`features` gives."""
         return self.head(jax.nn.gelu(features.astype(self.config.dtype))).astype(jnp.float32)
 
     def features(self, images: Float[Array, "N H W C"], *, train: bool = False) -> Float[Array, "N 32"]:

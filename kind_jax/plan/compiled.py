@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from kind_jax.config import Config, MeshConfig
+from kind_jax.config import Config, MeshConfig, RunConfig
 from kind_jax.deploy import cost
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
@@ -120,7 +120,7 @@ def fake_devices(config: MeshConfig) -> list[Any]:
     return found[:wanted]
 
 
-def state_bytes(config: Config, mesh: Mesh) -> StateBytes:
+def state_bytes(config: RunConfig, mesh: Mesh) -> StateBytes:
     """What one device holds of the state; exact, and from shapes alone."""
     task = task_of(config)
     shapes = states.abstract(task)
@@ -135,17 +135,27 @@ def state_bytes(config: Config, mesh: Mesh) -> StateBytes:
     return StateBytes(**parts, counters=sum(size for _, size in found) - sum(parts.values()), tailors=tailors)
 
 
-def flops_per_device(config: Config) -> float:
+def flops_per_device(config: RunConfig) -> float:
     """FLOPs of a training step on one device: a backward pass is two forward passes, and remat adds one more.
 
-    ``data`` and ``fsdp`` split the batch; ``tensor`` splits the products of the learngenes and nothing else.
+    ``data`` and ``fsdp`` split the batch; ``tensor`` splits the products of a diffusion transformer's learngenes and
+    nothing else.
     """
-    mesh, parts = config.mesh, cost.products(config.model, config.train.batch)
+    mesh = config.mesh
+    passes = 4 if remat(config) else 3
+    if not isinstance(config, Config):
+        return task_of(config).flops() / 3 * passes / (mesh.data * mesh.fsdp)
+    parts = cost.products(config.model, config.train.batch)
     forward = (parts.learngenes / mesh.tensor + parts.rest) / (mesh.data * mesh.fsdp)
-    return forward * (4 if config.model.remat else 3)
+    return forward * passes
 
 
-def compile_step(config: Config, devices: list[Any]) -> CompiledStep:
+def remat(config: RunConfig) -> bool | None:
+    """Whether the backward pass computes blocks anew; None for a network that has no such setting."""
+    return getattr(getattr(config, "model", None), "remat", None)
+
+
+def compile_step(config: RunConfig, devices: list[Any]) -> CompiledStep:
     """Compile the step as :func:`kind_jax.train.loop.train` does, for ``config.mesh`` over ``devices``.
 
     Raises:

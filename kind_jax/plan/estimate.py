@@ -6,10 +6,11 @@ import dataclasses
 from typing import Any
 
 from kind_jax.chips import Chip
-from kind_jax.config import Config, MeshConfig
+from kind_jax.config import MeshConfig, RunConfig
 from kind_jax.errors import UserError
 from kind_jax.plan.collectives import Collectives, crossing
-from kind_jax.plan.compiled import CompiledStep, StateBytes, state_bytes
+from kind_jax.plan.compiled import CompiledStep, StateBytes, remat, state_bytes
+from kind_jax.tasks import task_of
 from kind_jax.train import sharding
 
 
@@ -80,7 +81,7 @@ def check_mfu(mfu: float) -> None:
         raise UserError(f"--mfu is {mfu}, but it must be above 0 and at most 1.")
 
 
-def record(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> dict[str, Any]:
+def record(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> dict[str, Any]:
     """Everything as plain numbers, for JSON: bytes, FLOPs and seconds of one device and one step."""
     return {
         "mesh": dataclasses.asdict(config.mesh),
@@ -98,7 +99,7 @@ def record(config: Config, step: CompiledStep, verdicts: list[Verdict], mfu: flo
     }  # fmt: skip
 
 
-def check_fits(config: Config, step: CompiledStep, verdicts: list[Verdict], devices: list[Any]) -> None:
+def check_fits(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], devices: list[Any]) -> None:
     """Refuse a plan that fits none of the chips.
 
     Raises:
@@ -115,29 +116,32 @@ def check_fits(config: Config, step: CompiledStep, verdicts: list[Verdict], devi
     )
 
 
-def advice(config: Config, step: CompiledStep, devices: list[Any]) -> list[str]:
+def advice(config: RunConfig, step: CompiledStep, devices: list[Any]) -> list[str]:
     """Changes that would lower what a device needs, each as a phrase; only those that this config has left."""
     mesh, train, found = config.mesh, config.train, []
     found += _other_fsdp(config, step.state, devices)
-    if not config.model.remat:
+    if remat(config) is False:
         found.append("set model.remat, so that the backward pass computes activations anew")
     ways = mesh.data * mesh.fsdp
     images = train.batch // train.accumulate // ways
-    if images > 1:
+    if images > 1 and task_of(config).whole_batch is not None:
+        found.append(f"lower train.batch from {train.batch}, since a device has {images} images at a time")
+    elif images > 1:
         most = train.batch // ways
         found.append(
             f"raise train.accumulate from {train.accumulate} to up to {most}, or lower train.batch from {train.batch}, "
             f"since a device has {images} images at a time"
         )
     if 4 * step.state.tailors > step.memory:
+        settings: Any = config
         found.append(
-            f"have fewer tailors: {config.model.num_groups} groups of {config.model.tailors} "
+            f"have fewer tailors: {settings.model.num_groups} groups of {settings.model.tailors} "
             f"(model.factor.tailors) are {readable(step.state.tailors)} of the state"
         )
     return found
 
 
-def _other_fsdp(config: Config, state: StateBytes, devices: list[Any]) -> list[str]:
+def _other_fsdp(config: RunConfig, state: StateBytes, devices: list[Any]) -> list[str]:
     """A mesh that holds the state in less: more of fsdp on the same devices."""
     mesh, found = config.mesh, []
     weighed = [(fsdp, _with_fsdp(config, fsdp, devices).total) for fsdp in _larger(mesh)]
@@ -152,12 +156,12 @@ def _larger(mesh: MeshConfig) -> list[int]:
     return [n for n in range(mesh.fsdp + 1, both + 1) if both % n == 0]
 
 
-def _with_fsdp(config: Config, fsdp: int, devices: list[Any]) -> StateBytes:
+def _with_fsdp(config: RunConfig, fsdp: int, devices: list[Any]) -> StateBytes:
     mesh = config.mesh
     return _state(config, dataclasses.replace(mesh, data=mesh.data * mesh.fsdp // fsdp, fsdp=fsdp), devices)
 
 
-def _state(config: Config, mesh: MeshConfig, devices: list[Any]) -> StateBytes:
+def _state(config: RunConfig, mesh: MeshConfig, devices: list[Any]) -> StateBytes:
     count = mesh.data * mesh.fsdp * mesh.tensor
     return state_bytes(config, sharding.make_mesh(mesh, devices[:count]))
 

@@ -248,12 +248,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(change, said, t
     assert not (tmp_path / "run").exists()
 
 
-def test_a_config_of_another_kind_does_not_go_on(trained, capsys, tmp_path):
+def test_a_config_of_another_kind_does_not_go_on(trained, capsys):
     _, whole, _ = trained
     assert main(["train", "--config", "digits", "--workdir", str(whole)]) == 2
     assert "task was 'classification', now 'diffusion'" in capsys.readouterr().err
-    assert main(["transfer", str(whole), "--workdir", str(tmp_path / "t")]) == 2
-    assert "of the kind 'classification', but it must be" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -267,3 +265,54 @@ def test_a_config_of_another_kind_does_not_go_on(trained, capsys, tmp_path):
 def test_impossible_settings(settings, said):
     with pytest.raises(UserError, match=said):
         dataclasses.replace(tiny.run(), **settings)
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gated") / "run"
+    train(CONFIGS["kind"], folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["dense", "factored"])
+def test_a_superclass_is_served_by_a_plain_classifier(gated, form, tmp_path):
+    bundle = open_bundle(gated)
+    assert main(["compose", str(gated), "--superclass", "1", "--form", form, "--out", str(tmp_path / "odd")]) == 0
+    odd = open_bundle(tmp_path / "odd")
+    assert odd.class_names == ("1", "3", "5", "7", "9")
+    assert not odd.collections["tailors"]
+    assert bool(odd.collections["learngenes"]) == (form == "factored")
+    images = open_dataset(bundle.config.data, "test").source.gather(np.arange(20))["image"]
+    chex.assert_trees_all_close(classify(odd, images), classify(bundle, images, superclass=1)[:, 1::2], atol=1e-5)
+
+
+def test_learngenes_move_to_other_classes(gated, tmp_path, capsys):
+    line = [
+        "transfer", str(gated), "--workdir", str(tmp_path / "run"), "--data.classes", "0", "1", "2", "3",
+        "--model.num-classes", "4", "--model.groups", "0", "0", "1", "1", "--train.steps", "4",
+    ]  # fmt: skip
+    assert main(line) == 0
+    found, source = open_bundle(tmp_path / "run", weights="raw"), open_bundle(gated)
+    chex.assert_trees_all_equal(found.collections["learngenes"], source.collections["learngenes"])
+    body = [{k: v for k, v in b.collections["params"].items() if k != "head"} for b in (found, source)]
+    chex.assert_trees_all_equal(*body)
+    fresh = task_of(dataclasses.replace(found.config, source=None)).init()
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), found.collections["tailors"], fresh["tailors"])
+    assert all(jax.tree.leaves(moved))
+    assert main(line) == 0  # the same command finds its run finished
+    assert main([*line, "--model.width", "32"]) == 2
+    assert "model.width is 32, but the model that is transferred has 16" in capsys.readouterr().err
+
+
+def test_what_makes_no_sense_is_refused(tmp_path, capsys):
+    config = tiny.run(tiny.VIT, steps=2, sample_every=0)
+    train(config, tmp_path / "run")
+    for line, said in (
+        (["compose", str(tmp_path / "run"), "--superclass", "0", "--out", str(tmp_path / "o")], "no gated tailors"),
+        (["transfer", str(tmp_path / "run"), "--workdir", str(tmp_path / "t")], "--head fresh"),
+        (["shrink", str(tmp_path / "run"), "--out", str(tmp_path / "g"), "--drop", "0"], "of the kind"),
+        (["export", str(tmp_path / "run"), "--weights", "best", "--out", str(tmp_path / "b")], "has no best weights"),
+    ):
+        assert main(line) == 2
+        assert said in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

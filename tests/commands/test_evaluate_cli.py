@@ -17,7 +17,7 @@ from kind_jax.train.lock import run_lock
 pytestmark = pytest.mark.usefixtures("optimised_judge")
 
 # Short, so that it may be right on fewer images than a judge must be by default.
-JUDGE = ["--judge-steps", "30", "--judge-bound", "0.5"]
+JUDGE = ["--judge-steps", "40", "--judge-bound", "0.5"]
 CONFIG = tiny.change(tiny.CONFIG, sampler={"steps": 2})
 
 
@@ -52,7 +52,7 @@ def test_the_record_names_everything_that_moves_the_figures(out):
     assert (samples["seed"], samples["count"], samples["batch"], samples["classes"]) == (0, 50, 32, list(range(10)))
     assert samples["diffusion"]["process"] == "flow"
     assert record["extractor"]["name"] == "judge"
-    assert record["extractor"]["steps"] == 30
+    assert record["extractor"]["steps"] == 40
     assert record["extractor"]["bound"] == 0.5
     tried = record["extractor"]["held_out"]
     assert (tried["images"], tried["from"]) == (500, "the test split")

@@ -2,12 +2,11 @@
 
 import hashlib
 
-import jax
 import numpy as np
 import pytest
 
 from kind_jax.errors import UserError
-from kind_jax.evaluate import judge_net
+from kind_jax.evaluate import judge_train
 from kind_jax.evaluate.extractor import Extractor, Features, JudgeExtractor, MetricNames
 from kind_jax.evaluate.judge import Judge
 from kind_jax.evaluate.user_extractor import load_extractor
@@ -34,8 +33,8 @@ def crash(): raise RuntimeError("no weights")
 
 
 def test_the_judge():
-    params = judge_net.init(SHAPE, 4, jax.random.key(0))
-    judge = Judge(params=params, shape=SHAPE, num_classes=4, fingerprint="abc")
+    weights = judge_train.initial(judge_train.settings(SHAPE, 4), 0)
+    judge = Judge(weights=weights, shape=SHAPE, num_classes=4, fingerprint="abc")
     extractor = JudgeExtractor(judge=judge)
     assert isinstance(extractor, Extractor)
     assert extractor.fingerprint == "abc"

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from kind_jax.errors import UserError
-from kind_jax.evaluate import judge_file, judge_net, judge_train
+from kind_jax.evaluate import judge_file, judge_train
 from kind_jax.evaluate.judge import Judge, check_bound, hold_out, train_judge
 from kind_jax.evaluate.judge_file import HeldOut
 from kind_jax.evaluate.quality import measured, quality, train_vs_test
@@ -148,23 +148,27 @@ def test_file_round_trip_and_strict_checks(judge, digits, tmp_path):
     path = tmp_path / "judge.safetensors"
     judge.save(path)
     loaded = Judge.load(path)
-    assert dataclasses.replace(loaded, params={}).__dict__ == dataclasses.replace(judge, params={}).__dict__
+    assert dataclasses.replace(loaded, weights={}).__dict__ == dataclasses.replace(judge, weights={}).__dict__
     assert np.array_equal(loaded.predict(digits[1]), judge.predict(digits[1]))
 
     tensors = safetensors.numpy.load_file(path)
     with safetensors.safe_open(path, framework="numpy") as file:
         header = file.metadata()
-    kernel = tensors["head.kernel"]
+    kernel = tensors["params.head.kernel"]
     cases = [
         (tensors | {"extra": kernel}, header, "has the tensor 'extra'"),
-        ({k: v for k, v in tensors.items() if k != "head.bias"}, header, r"lacks the tensor 'head\.bias'"),
         (
-            tensors | {"head.kernel": kernel[:, :9].copy()},
+            {k: v for k, v in tensors.items() if k != "params.head.bias"},
+            header,
+            r"lacks the tensor 'params\.head\.bias'",
+        ),
+        (
+            tensors | {"params.head.kernel": kernel[:, :9].copy()},
             header,
             r"float32\[32, 9\], but it must be float32\[32, 10\]",
         ),
-        (tensors | {"head.kernel": kernel.astype(np.float16)}, header, "float16"),
-        (tensors | {"head.kernel": kernel * np.nan}, header, "not finite"),
+        (tensors | {"params.head.kernel": kernel.astype(np.float16)}, header, "float16"),
+        (tensors | {"params.head.kernel": kernel * np.nan}, header, "not finite"),
         (tensors, {}, "must be a saved judge"),
         (tensors, {k: v.replace('"images":500', '"images":5') for k, v in header.items()}, "right is 4.., but it must"),
         (tensors, {k: re.sub(r'"held_out":{[^}]*}', '"held_out":null', v) for k, v in header.items()}, "how often"),
@@ -200,14 +204,15 @@ def test_refuses_what_does_not_fit(judge, digits):
 
 
 def test_other_image_shapes_and_every_pixel_counts():
-    shape = (5, 8, 3)
-    params = judge_net.init(shape, 4, jax.random.key(0))
-    for block in params["blocks"].values():  # they begin as zero
-        block["out"]["kernel"] = jax.random.normal(jax.random.key(1), block["out"]["kernel"].shape) / 20
-    judge = Judge(params=params, shape=shape, num_classes=4, fingerprint="")
-    images = np.zeros((1 + 5 * 8, *shape), np.float32)
-    images[1:].reshape(40, 40, 3)[np.arange(40), np.arange(40)] = 1.0
+    shape = (7, 7, 3)
+    weights = judge_train.initial(judge_train.settings(shape, 4), 0)
+    for block in weights["params"]["stages"].values():  # they begin as zero
+        kernel = block["conv_2"]["kernel"]
+        block["conv_2"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape) / 20
+    judge = Judge(weights=weights, shape=shape, num_classes=4, fingerprint="")
+    images = np.zeros((1 + 7 * 7, *shape), np.float32)
+    images[1:].reshape(49, 49, 3)[np.arange(49), np.arange(49)] = 1.0
     features = judge.features(images)
-    assert features.shape == (41, 32)
+    assert features.shape == (50, 32)
     assert (np.abs(features[1:] - features[:1]).max(axis=1) > 1e-4).all()
-    assert np.unique(features.round(6), axis=0).shape[0] == 41
+    assert np.unique(features.round(6), axis=0).shape[0] == 50

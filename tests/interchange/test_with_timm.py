@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-try:  # torchvision's compiled half fails in its own way beside a torch of another build, and timm imports torchvision
-    import timm as their_timm
-    import torchvision as their_torchvision
-except (ImportError, RuntimeError) as e:
-    pytest.skip(f"timm and torchvision cannot be imported: {e}", allow_module_level=True)
+try:
+    import torchvision as their_torchvision  # whose compiled half fails in several ways beside a torch of another build
+except (ImportError, RuntimeError, AttributeError, OSError) as e:
+    reason = "is not here" if isinstance(e, ModuleNotFoundError) else "does not import, perhaps built for another torch"
+    pytest.skip(f"torchvision {reason} (extra `vision`; torch is {torch.__version__}): {e}", allow_module_level=True)
+their_timm = pytest.importorskip("timm", reason="timm is not here (extra `vision`)")
 
 from kind_jax import model, partition  # noqa: E402
 from kind_jax.config.networks import resnet, vit  # noqa: E402

@@ -117,7 +117,9 @@ def test_judges_that_lie(tmp_path):
     for facts, message in (
         ({"shape": [8, 8, 1], "num_classes": 10**12}, "num_classes: Input should be less"),
         ({"shape": [10**12, 8, 1], "num_classes": 3}, "shape.0: Input should be less"),
-        ({"shape": [16_384, 16_384, 16_384], "num_classes": 10**6}, "lacks the tensor"),
+        ({"shape": [16_384, 16_384, 4096], "num_classes": 10**6}, "lacks the tensor"),
+        ({"shape": [16_384, 16_384, 16_384], "num_classes": 10**6}, "judge.*model.channels is 16384"),
+        ({"shape": [8, 9, 1], "num_classes": 3}, "must be square"),
         ({"shape": [8, 8, 1], "num_classes": -1}, "num_classes: Input should be greater"),
         ({"shape": [8, 8, 1], "num_classes": 3, "\x1b[2J": 3}, r"x1b\[2J: Extra inputs"),
     ):

@@ -1,0 +1,73 @@
+"""``kind-jax transfer`` of a classifier: its learngenes to other images, with fresh tailors and a fresh head."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kind_jax.classifying.config import ClassifyRun
+from kind_jax.commands.console import option, say_paths
+from kind_jax.commands.kinds import PLAIN
+from kind_jax.config.check import together
+from kind_jax.errors import UserError
+from kind_jax.train.ending import EXIT_RESTARTABLE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Move a KIND classifier to other classes: its learngenes and embeddings stay as they are, tailors and head begin
+    anew and are trained. Settings are those of the source unless given."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact."""
+    workdir: Path | None = None
+    """Needed: folder of the new run."""
+    weights: Literal["ema", "raw", "best"] | None = None
+    """Moving average, last weights, or those with the best held-out accuracy of a run; default: the moving average."""
+    stop_after: int | None = None
+    """Stop after this step; the same command without it continues the run."""
+    settings: Annotated[ClassifyRun, tyro.conf.arg(name="")]
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, train, and say where everything lies; returns the exit code."""
+    from kind_jax.commands.kinds import task_of_model
+
+    path = next((arg for arg in args if task_of_model(arg) == ClassifyRun.task), None)
+    if path is None:
+        raise UserError("the source is missing, but it must be a run or an artifact of a classifier.")
+
+    from kind_jax.classifying import start
+    from kind_jax.deploy.bundle import open_bundle
+
+    source = open_bundle(path, weights=option(args, "--weights"), kind=ClassifyRun)  # pyright: ignore[reportArgumentType]
+    base = start.frozen(source.config)
+    with together():
+        parsed = tyro.cli(
+            Arguments, args=args, prog="kind-jax transfer", config=PLAIN,
+            default=Arguments(source=Path(path), settings=base),
+        )  # fmt: skip
+
+    directory = parsed.workdir
+    if directory is None:
+        raise UserError("--workdir is missing, but it must name the folder of the new run.")
+
+    from kind_jax.train import hosts
+    from kind_jax.train.loop import train
+
+    hosts.join()
+    config, weights = start.transferred(parsed.settings, source)
+    summary = train(config, directory, stop_after=parsed.stop_after, initial=lambda: weights)
+    if not hosts.is_first():
+        return EXIT_RESTARTABLE if summary.interrupted else 0
+    print(f"waits: {summary.waits}")
+    state = "finished" if summary.step >= config.train.steps else "stopped"
+    names = ("checkpoints", "metrics.jsonl", "best", "config.json")
+    say_paths(
+        f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
+        {name: directory / name for name in names},
+    )
+    return EXIT_RESTARTABLE if summary.interrupted else 0
