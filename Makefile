@@ -17,7 +17,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed bench chaos plans classes
+	study-compose-speed study-animals demo-animals bench chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -29,6 +29,12 @@ demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a 
 
 tutorial: $(STAMP)  ## docs/tutorial.py: train, take apart, compose, transfer; pictures in runs/tutorial
 	$(BIN)/python docs/tutorial.py
+
+demo-animals: $(STAMP) $(ANIMALS_STAMP)  ## the same with ten animals of 28 x 28: ten minutes
+	$(BIN)/python train.py --config configs/animals.py --workdir runs/animals $(ARGS)
+	$(BIN)/kind-jax sample runs/animals --out runs/animals/samples.png
+	$(BIN)/kind-jax export runs/animals --out runs/animals/artifact --replace
+	$(BIN)/kind-jax report runs/animals
 
 test: $(STAMP)  ## the tests, on CPU
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
@@ -66,6 +72,9 @@ study-diversion: $(STAMP)  ## where the class knowledge sits: tailors swapped, k
 
 study-transfer-cost: $(STAMP)  ## step time and memory of transfer against full fine-tuning
 	$(BIN)/python studies/transfer_cost.py $(ARGS)
+
+study-animals: $(STAMP) $(ANIMALS_STAMP)  ## classifiers of animals: ResNet-20, ViT, KIND ViT
+	$(BIN)/python studies/animals.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)

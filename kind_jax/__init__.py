@@ -5,6 +5,8 @@ Configure
     ModelConfig      sizes of the network
     FactorConfig     which weights are factored, and into how many components
     dit              a published size by name, like "XL/2"
+    ClassifyRun      all settings of a run that trains an image classifier
+    vit, resnet      classifiers of published sizes, like vit("B/16") and resnet(50)
     load_file        the Config of a Python file with get_config()
     preset           the Config of this name, like "digits", or "images" with {"data.path": ...}
     presets          the names that there are, and a line about each
@@ -15,6 +17,7 @@ Train
 Use a model
     open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
     Bundle           a model in hand: sample(labels), gate(classes), config, collections
+    classify         probabilities of the classes of images
     export           write a bundle as an artifact
     compose          choose classes and a budget, get a smaller model
     grow             add the classes of another model with the same learngenes
@@ -48,7 +51,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kind_jax.classifying.config import ClassifyRun
+    from kind_jax.classifying.predict import classify
     from kind_jax.config import Config, FactorConfig, ModelConfig, dit, load_file
+    from kind_jax.config.networks import resnet, vit
     from kind_jax.config.presets import preset, presets
     from kind_jax.deploy.bundle import Bundle, export, open_bundle
     from kind_jax.deploy.compose import compose
@@ -61,6 +67,9 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `import kind_jax` and `kind-jax --help` do not wait for JAX.
 _HOMES = {
+    "kind_jax.classifying.config": ("ClassifyRun",),
+    "kind_jax.classifying.predict": ("classify",),
+    "kind_jax.config.networks": ("resnet", "vit"),
     "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "dit", "load_file"),
     "kind_jax.config.presets": ("preset", "presets"),
     "kind_jax.deploy.bundle": ("Bundle", "export", "open_bundle"),
@@ -75,6 +84,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Bundle",
+    "ClassifyRun",
     "Config",
     "FactorConfig",
     "Gate",
@@ -83,6 +93,7 @@ __all__ = [
     "all_groups",
     "apply",
     "class_gate",
+    "classify",
     "compose",
     "concatenate",
     "dit",
@@ -100,9 +111,11 @@ __all__ = [
     "open_bundle",
     "preset",
     "presets",
+    "resnet",
     "select",
     "split",
     "transplant",
+    "vit",
 ]
 
 

@@ -93,6 +93,8 @@ class ClassifyRun(RunConfig):
         require(fits, "holdout", self.holdout, wanted)
         possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None
         require(possible, "source", self.source, "a SHA-256, which the run writes itself")
+        alone = self.train.batch == 1 and not isinstance(self.model, ViTConfig)
+        require(not alone, "train.batch", self.train.batch, "2 or more, since BatchNorm normalises by the batch")
         require(self.data.source != "latents", "data.source", self.data.source, "a source of images")
         possible = self.train.null in (0, TrainConfig().null)  # which a file need not mention
         require(possible, "train.null", self.train.null, "left alone for a classifier, which has no null class")

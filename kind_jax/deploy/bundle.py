@@ -266,6 +266,8 @@ def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.We
 
 def _from_run(path: Path, classes: ClassList | None, weights: checkpoint.Weights | None) -> Bundle:
     config = load_config(path)
+    if not hasattr(config, "model"):
+        raise UserError(f"{path} is a run of the kind {config.task!r}, whose model is not one that can be opened.")
     weights = weights or ("raw" if config.train.ema is None else "ema")
     directory = path / "checkpoints"
     for _ in range(4):

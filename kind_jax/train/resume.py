@@ -95,7 +95,13 @@ def restore(
 def _restore(
     checkpoints: Checkpoints, step: int, placed: TrainState, data: Any, fingerprint: dict[str, Any]
 ) -> TrainState:
-    difference = pipeline.describe_difference(read_meta(checkpoints.directory, step)["fingerprint"], fingerprint)
+    saved = read_meta(checkpoints.directory, step)["fingerprint"]
+    if (before := saved.get("fixed")) != (now := fingerprint.get("fixed")):
+        raise UserError(
+            f"{checkpoints.directory / str(step)} was trained beside fixed weights with SHA-256 {str(before)[:12]}…, but "
+            f"those of this run have {str(now)[:12]}…."
+        )
+    difference = pipeline.describe_difference(saved, fingerprint)
     if difference:
         raise UserError(f"{checkpoints.directory / str(step)} was trained on another input pipeline: {difference}.")
     return checkpoints.restore(step, placed, data)

@@ -8,11 +8,12 @@ import linear_task
 import pytest
 import tiny
 
-from kind_jax.config import from_json, to_json
+from kind_jax.config import OptimizerConfig, TrainConfig, from_json, to_json
 from kind_jax.deploy.bundle import open_bundle
 from kind_jax.errors import UserError
 from kind_jax.tasks import task_of
 from kind_jax.train import run
+from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 
 
@@ -50,7 +51,7 @@ def test_a_run_knows_its_kind(runs):
     assert isinstance(config, linear_task.LinearRun)
     assert json.loads(to_json(config))["task"] == "linear"
     assert isinstance(task_of(config), linear_task.LinearTask)
-    with pytest.raises(UserError, match=r"whole is a run of the kind 'linear', but it must be one of 'diffusion' here"):
+    with pytest.raises(UserError, match=r"whole is a run of the kind 'linear', whose model is not one that can be opened"):
         open_bundle(folder / "whole")
     with pytest.raises(UserError, match="task was 'linear', now 'diffusion'"):
         run.check(folder / "whole", tiny.CONFIG)
@@ -64,3 +65,25 @@ def test_a_config_without_a_kind_is_of_diffusion_and_an_unknown_one_is_refused()
         changed = text.replace('"diffusion"', json.dumps(kind), 1)
         with pytest.raises(UserError, match=r"config.json: task is .*, but it must be one of diffusion"):
             from_json(changed, "config.json")
+
+
+def test_a_teacher_is_read_by_every_step_and_saved_by_none(tmp_path, monkeypatch):
+    """It is an argument of the step: no part of a checkpoint, which names it by its hash."""
+    from taught_task import TaughtRun, TaughtTask
+
+    config = TaughtRun(
+        optimizer=OptimizerConfig(learning_rate=0.05),
+        train=TrainConfig(steps=8, batch=16, log_every=1, checkpoint_every=4, sample_every=0),
+    )
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", stop_after=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(TaughtTask, "teacher", 2.0)
+        with pytest.raises(UserError, match="was trained beside fixed weights with SHA-256"):
+            train(config, tmp_path / "parts")
+    train(config, tmp_path / "parts")
+    logged = [[line["loss"] for line in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]
+    assert logged[0] == logged[1]
+    assert logged[0][-1] < logged[0][0]
+    step = tmp_path / "parts" / "checkpoints" / "8"
+    assert sorted(p.name for p in step.iterdir() if p.is_dir()) == ["data", "ema_params", "meta", "optimizer", "params"]
