@@ -98,8 +98,8 @@ def _restore(
     saved = read_meta(checkpoints.directory, step)["fingerprint"]
     if (before := saved.get("fixed")) != (now := fingerprint.get("fixed")):
         raise UserError(
-            f"{checkpoints.directory / str(step)} was trained beside fixed weights with SHA-256 {str(before)[:12]}…, but "
-            f"those of this run have {str(now)[:12]}…."
+            f"{checkpoints.directory / str(step)} was trained beside fixed weights with SHA-256 {str(before)[:12]}…, "
+            f"but those of this run have {str(now)[:12]}…."
         )
     difference = pipeline.describe_difference(saved, fingerprint)
     if difference:

@@ -51,7 +51,9 @@ def test_a_run_knows_its_kind(runs):
     assert isinstance(config, linear_task.LinearRun)
     assert json.loads(to_json(config))["task"] == "linear"
     assert isinstance(task_of(config), linear_task.LinearTask)
-    with pytest.raises(UserError, match=r"whole is a run of the kind 'linear', whose model is not one that can be opened"):
+    with pytest.raises(
+        UserError, match=r"whole is a run of the kind 'linear', whose model is not one that can be opened"
+    ):
         open_bundle(folder / "whole")
     with pytest.raises(UserError, match="task was 'linear', now 'diffusion'"):
         run.check(folder / "whole", tiny.CONFIG)
