@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -32,6 +33,7 @@ class Arguments:
     """Try what befalls long runs, and write chaos.json.
 
     Attributes:
+      kind: of the runs that are killed, flipped and spread over hosts.
       only: trials, separated by commas, of kills, flips, lines, headers, places, hosts; all of them if empty.
       kills: kill -9 of a training run.
       flips: bits flipped in checkpoints and artifacts.
@@ -41,6 +43,7 @@ class Arguments:
       out: folder of the results.
     """
 
+    kind: Literal["diffusion", "classifier"] = "diffusion"
     only: str = ""
     kills: int = 100
     flips: int = 500
@@ -55,11 +58,13 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
     from chaos import children, flips, fuzz, hosts, kills, places
     from chaos.config import get_config
 
+    config = Path(__file__).with_name({"diffusion": "config.py", "classifier": "classifier.py"}[arguments.kind])
+
     def small() -> Config:
         return change(get_config(), train={"steps": 4, "batch": 8})
 
     def flip() -> Outcome:
-        run, config = scratch / "flips" / "run", Path(__file__).with_name("config.py")
+        run = scratch / "flips" / "run"
         train = ["train", "--config", config, "--workdir", run, "--stop-after", 6]
         for line in (train, ["export", run, "--out", scratch / "flips" / "art"]):
             code, said = children.run(line, scratch / "flips.txt")
@@ -101,12 +106,12 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
         return fuzz.fuzz_headers(whole.artifact, place / "tried", arguments.headers, arguments.seed)
 
     return {
-        "kills": lambda: kills.trial(scratch / "kills", arguments.kills, arguments.seed),
+        "kills": lambda: kills.trial(scratch / "kills", arguments.kills, arguments.seed, config),
         "flips": flip,
         "lines": fuzz_lines,
         "headers": lambda: in_child("headers", fuzz_headers),
         "places": lambda: places.trial(scratch / "places"),
-        "hosts": lambda: hosts.trial(scratch / "hosts"),
+        "hosts": lambda: hosts.trial(scratch / "hosts", config),
     }
 
 

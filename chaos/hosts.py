@@ -15,11 +15,10 @@ from chaos.outcome import Outcome
 from kind_jax.train import history, watch
 from kind_jax.train.metrics import read_metrics
 
-CONFIG = Path(__file__).with_name("config.py")
 PATIENCE = watch.SILENCE + 10  # seconds from a loss to the end of the others; documented in docs/reliability.md
 
 
-def trial(scratch: Path) -> Outcome:
+def trial(scratch: Path, config: Path) -> Outcome:
     """Lose the second process, then the first one, then go on to the end, and compare the losses with a whole run's.
 
     What is promised: the other process ends in time, with one sentence and exit code 75, the newest checkpoint is
@@ -29,7 +28,7 @@ def trial(scratch: Path) -> Outcome:
     run, whole = scratch / "run", scratch / "whole"
     for lost in (1, 0):
         before = _last(run)
-        pids = _two(scratch, run, ["--train.checkpoint-every", 50])
+        pids = _two(scratch, config, run, ["--train.checkpoint-every", 50])
         deadline = time.monotonic() + 200
         while _last(run) < before + 60 and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -49,7 +48,7 @@ def trial(scratch: Path) -> Outcome:
             failures.append(f"{name}: no good checkpoint: {found.refused}")
     end = (history.steps(run / "checkpoints") or [0])[-1] + 5
     for directory in (run, whole):
-        pids = _two(scratch, directory, ["--stop-after", end])
+        pids = _two(scratch, config, directory, ["--stop-after", end])
         codes = [children.wait(pid, 400) for pid in pids]
         if codes != [0, 0]:
             failures.append(f"{directory.name} ended with {codes}: {(scratch / 'host0.txt').read_text()[-300:]!r}")
@@ -65,7 +64,7 @@ def _last(run: Path) -> int:
     return logged[-1]["step"] if logged else 0
 
 
-def _two(scratch: Path, run: Path, more: list[object]) -> list[int]:
+def _two(scratch: Path, config: Path, run: Path, more: list[object]) -> list[int]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -77,7 +76,7 @@ def _two(scratch: Path, run: Path, more: list[object]) -> list[int]:
         os.environ |= {
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index)
         }  # fmt: skip
-        line = ["train", "--config", CONFIG, "--workdir", run, *more]
+        line = ["train", "--config", config, "--workdir", run, *more]
         return kind_jax.cli.main([str(a) for a in line])
 
     return [children.fork(lambda i=i: host(i), scratch / f"host{i}.txt") for i in (0, 1)]

@@ -17,10 +17,8 @@ from chaos.outcome import Outcome
 from kind_jax.tasks import task_of
 from kind_jax.train import history
 
-CONFIG = Path(__file__).with_name("config.py")
 
-
-def trial(scratch: Path, kills: int, seed: int) -> Outcome:
+def trial(scratch: Path, kills: int, seed: int, config: Path) -> Outcome:
     """Kill a run ``kills`` times, then let it end and compare it with one that nobody touched.
 
     One kill in five falls anywhere in the start of a process, the others within a second and a half after its first
@@ -29,7 +27,7 @@ def trial(scratch: Path, kills: int, seed: int) -> Outcome:
     """
     rng, failures, points = np.random.default_rng(seed), [], {"start": 0, "training": 0, "saving": 0}
     run, log = scratch / "run", scratch / "output.txt"
-    line = ["train", "--config", CONFIG, "--workdir", run]
+    line = ["train", "--config", config, "--workdir", run]
     startup, begun = 5.0, time.monotonic()
     for number in range(kills):
         before = _newest(run)
@@ -62,7 +60,7 @@ def trial(scratch: Path, kills: int, seed: int) -> Outcome:
             failures.append(f"{directory.name} ended with {code}: {said[-300:]}")
             return Outcome(cases=kills, figures=points, failures=tuple(failures))
     compared = scratch / "compared.json"
-    if children.wait(children.fork(lambda: _compare(run, whole, end, compared), log)):
+    if children.wait(children.fork(lambda: _compare(config, run, whole, end, compared), log)):
         failures.append(f"the two runs could not be compared: {log.read_text()[-300:]}")
     else:
         failures += json.loads(compared.read_text())
@@ -95,11 +93,11 @@ def _problems(run: Path, said: str, before: int | None) -> list[str]:
     return problems
 
 
-def _compare(run: Path, whole: Path, step: int, out: Path) -> int:
+def _compare(file: Path, run: Path, whole: Path, step: int, out: Path) -> int:
     """Write what differs between two runs; in a child, since it needs a device."""
     import jax
 
-    from chaos.config import get_config
+    from kind_jax.config import load_file
     from kind_jax.data import pipeline
     from kind_jax.data.dataset import open_dataset
     from kind_jax.train import leaves
@@ -107,15 +105,23 @@ def _compare(run: Path, whole: Path, step: int, out: Path) -> int:
     from kind_jax.train.checkpoint import Checkpoints
     from kind_jax.train.metrics import read_metrics
 
-    config = get_config()
+    config = load_file(file)
     dataset = open_dataset(config.data, "train")
 
     def everything(directory: Path) -> dict[str, Any]:
         data = pipeline.batches(dataset, batch=config.train.batch, seed=config.data.seed)
         state = Checkpoints(directory / "checkpoints", config).restore(step, states.abstract(task_of(config)), data)
-        logged = [(m["step"], m["loss"]) for m in read_metrics(directory / "metrics.jsonl")]
+        lines = read_metrics(directory / "metrics.jsonl")
+        logged = [(m["step"], m["loss"], m.get("validation_top1", -1.0)) for m in lines]
         arrays = {path: np.asarray(leaf) for path, leaf in leaves.paths(jax.device_get(state)).items()}
-        return arrays | {"position of the input": np.array(data.get_state()["next_index"]), "losses": np.array(logged)}
+        return (
+            arrays
+            | {"position of the input": np.array(data.get_state()["next_index"]), "losses": np.array(logged)}
+            | {
+                f"best/{file.name}": np.frombuffer(file.read_bytes(), np.uint8)
+                for file in directory.glob("best/*.safetensors")
+            }
+        )
 
     mine, others = everything(run), everything(whole)
     same = {name for name in others if name in mine and mine[name].tobytes() == others[name].tobytes()}

@@ -132,7 +132,7 @@ def ridge() -> dict[str, float]:
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    settings = {"presets": list(arguments.presets), "steps": arguments.steps}
+    settings = {"steps": arguments.steps}
     records = Records(arguments.out / "results.json", settings)
     rows, commit = [], _commit()
     references = {"nearest neighbour in pixels": neighbour, "ridge regression on pixels": ridge}

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import tyro
 
+from kind_jax.classifying.commands import transfer as classifier_transfer
 from kind_jax.commands import train, transfer
 from kind_jax.config import presets
+from kind_jax.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,6 +68,9 @@ def lines(path: Path) -> list[Line]:
     ]
 
 
+_CLASSIFIER = re.compile(r"runs/\w*(vit|resnet)_animals$")
+
+
 class _ParsedError(Exception):
     """The command line was read; nothing more is to be done."""
 
@@ -84,8 +89,12 @@ def parse(words: list[str], monkeypatch) -> Any:
         patch.setattr(tyro, "cli", stop)
         patch.setattr(transfer, "_settings_of", settings_of)
         patch.setattr(train, "_start", lambda *given: None)
+        patch.setattr(classifier_transfer, "_source", lambda args: (Path(args[0]), settings_of(Path(args[0]))))
+        module = f"kind_jax.commands.{words[0]}"
+        if any(_CLASSIFIER.match(word) for word in words):  # which a run that is not here cannot say
+            module = KINDS["classification"].verbs.get(words[0], module)
         with pytest.raises(_ParsedError) as caught:
-            importlib.import_module(f"kind_jax.commands.{words[0]}").run(words[1:])
+            importlib.import_module(module).run(words[1:])
     return caught.value.args[0]
 
 

@@ -41,6 +41,7 @@ def test_the_trainer_knows_no_model():
         "vae",
         "diffusion",
         "diffusing",
+        "classifying",
         "sampling",
         "transfer",
         "deploy",

@@ -74,8 +74,13 @@ def keep(run: Path, config: RunConfig, collections: partition.Collections, names
     Every host calls it. The weights are there before the record names them, so a kill between the two leaves weights
     that are a little better than their record says, until the same step is reached again.
     """
-    before = read(run)
-    if before is not None and found.top1 <= before.top1:
+    improved = False
+    if hosts.is_first():  # decides for all: on a shared folder, others may not see yet what it wrote last
+        before = read(run)
+        improved = before is None or found.top1 > before.top1
+    if jax.process_count() > 1:
+        improved = bool(multihost_utils.broadcast_one_to_all(np.asarray(improved)))
+    if not improved:
         return False
     weights = jax.tree.map(_whole, collections)
     if hosts.is_first():

@@ -33,7 +33,7 @@ def defaults(base: ClassifyRun, init: Path | None, directory: Path) -> ClassifyR
     Raises:
       UserError: ``init`` is neither a run nor an artifact of a classifier.
     """
-    source = _saved(directory) if init is None else _settings_of(init)
+    source = _saved(directory) if init is None else settings_of(init)
     if source is None:
         return base
     kept = {}
@@ -139,14 +139,21 @@ def transferred(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, parti
     return dataclasses.replace(config, source=fingerprint(source.collections[LEARNGENES])), weights
 
 
-def _settings_of(source: Path) -> ClassifyRun:
+def settings_of(source: Path) -> ClassifyRun:
+    """The config of a run or an artifact of a classifier, without opening its weights.
+
+    Raises:
+      UserError: it is neither, or of another kind.
+    """
     config = read_manifest(source).config if (source / MANIFEST).is_file() else None
     if config is None:
         if not (source / "config.json").is_file():
-            raise UserError(f"--init is {str(source)!r}, but it must be a run or an artifact.")
+            raise UserError(f"the source is {str(source)!r}, but it must be a run or an artifact.")
         config = load_config(source)
     if not isinstance(config, ClassifyRun):
-        raise UserError(f"--init is {str(source)!r}, of the kind {config.task!r}, but it must be {ClassifyRun.task!r}.")
+        raise UserError(
+            f"the source is {str(source)!r}, of the kind {config.task!r}, but it must be {ClassifyRun.task!r} here."
+        )
     return config
 
 

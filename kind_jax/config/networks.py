@@ -137,10 +137,12 @@ class ViTConfig(Transformer, ClassifierConfig):
         require(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0 and below 1")
         require(0 <= self.scan_unroll <= 1000, "model.scan_unroll", self.scan_unroll, "0 (the whole stack) or more")
         self._check_weights()
+        wanted = "None, as all blocks of a classifier have one form"
+        require(self.factor.ranks is None, "model.factor.ranks", self.factor.ranks, wanted)
         wanted = "'superclass' where model.groups says which there are, and 'none' else"
         require((self.gate == "superclass") == (self.groups is not None), "model.gate", self.gate, wanted)
         if self.gate == "superclass":
-            factored = bool(self.factor.projections or self.factor.ranks)
+            factored = bool(self.factor.projections)
             wanted = "the projections whose tailors model.gate 'superclass' switches on"
             require(factored, "model.factor.projections", self.factor.projections, wanted)
 

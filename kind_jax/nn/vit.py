@@ -63,8 +63,6 @@ class ViT(nnx.Module):
     """Logits of images."""
 
     def __init__(self, config: ViTConfig, *, init: Initializer) -> None:
-        if config.factor.ranks is not None:
-            raise ValueError("blocks of different forms are not built here yet")
         self.config = config
         d_in = config.patch * config.patch * config.channels
         self.patch_embed = Dense(d_in, config.width, init=init)

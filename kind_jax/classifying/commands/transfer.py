@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.classifying.config import ClassifyRun
-from kind_jax.commands.console import option, say_paths
-from kind_jax.commands.kinds import PLAIN
+from kind_jax.commands.console import say_paths
+from kind_jax.commands.kinds import PLAIN, task_of_model
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
@@ -32,33 +32,38 @@ class Arguments:
     settings: Annotated[ClassifyRun, tyro.conf.arg(name="")]
 
 
-def run(args: list[str]) -> int:
-    """Parse ``args``, train, and say where everything lies; returns the exit code."""
-    from kind_jax.commands.kinds import task_of_model
+def _source(args: list[str]) -> tuple[Path, ClassifyRun]:
+    """The source among the arguments, and its settings, which are the defaults of all others."""
+    from kind_jax.classifying.start import settings_of
 
-    path = next((arg for arg in args if task_of_model(arg) == ClassifyRun.task), None)
+    path = next((Path(arg) for arg in args if task_of_model(arg) == ClassifyRun.task), None)
     if path is None:
         raise UserError("the source is missing, but it must be a run or an artifact of a classifier.")
+    return path, settings_of(path)
 
+
+def run(args: list[str]) -> int:
+    """Parse ``args``, train, and say where everything lies; returns the exit code."""
     from kind_jax.classifying import start
-    from kind_jax.deploy.bundle import open_bundle
 
-    source = open_bundle(path, weights=option(args, "--weights"), kind=ClassifyRun)  # pyright: ignore[reportArgumentType]
-    base = start.frozen(source.config)
+    path, settings = _source(args)
+    base = start.frozen(settings)
     with together():
         parsed = tyro.cli(
             Arguments, args=args, prog="kind-jax transfer", config=PLAIN,
-            default=Arguments(source=Path(path), settings=base),
+            default=Arguments(source=path, settings=base),
         )  # fmt: skip
 
     directory = parsed.workdir
     if directory is None:
         raise UserError("--workdir is missing, but it must name the folder of the new run.")
 
+    from kind_jax.deploy.bundle import open_bundle
     from kind_jax.train import hosts
     from kind_jax.train.loop import train
 
     hosts.join()
+    source = open_bundle(parsed.source, weights=parsed.weights, kind=ClassifyRun)
     config, weights = start.transferred(parsed.settings, source)
     summary = train(config, directory, stop_after=parsed.stop_after, initial=lambda: weights)
     if not hosts.is_first():
