@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -70,7 +73,7 @@ class Accuracy:
 
 def measure(
     config: Network,
-    collections: partition.Collections,
+    weights: partition.Collections,
     dataset: Dataset,
     *,
     batch: int,
@@ -82,7 +85,7 @@ def measure(
     On several hosts each reads its part of every batch, and all get the result.
 
     Args:
-      collections: placed on the mesh.
+      weights: placed on the mesh.
       batch: images at a time, over all devices.
       progress: called with the number of images that are done.
     """
@@ -90,17 +93,34 @@ def measure(
     shard, shards = sharding.share_of_batch(placement, batch)
     total, rows = len(dataset.source), batch // shards
     sums = jax.device_put(jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), _blank(config)), sharding.replicated(mesh))
-    for start in range(0, total, batch):
+
+    def read(start: int) -> dict[str, np.ndarray]:
         wanted = start + shard * rows + np.arange(rows)
         found = dataset.source.gather(np.minimum(wanted, total - 1))
-        parts = {"image": found["image"], "label": found["label"], "counts": wanted < total}
-        sums = _add(config, sums, collections, jax.make_array_from_process_local_data(placement, parts))
+        return {"image": found["image"], "label": found["label"], "counts": wanted < total}
+
+    for start, parts in _ahead(read, range(0, total, batch)):
+        sums = _add(config, sums, weights, jax.make_array_from_process_local_data(placement, parts))
         progress(min(start + batch, total))
     sums = jax.device_get(sums)
     return Accuracy(
         count=total, confusion=sums["confusion"], top5=int(sums["top5"]), loss=float(sums["loss"]) / total,
         bins=sums["bins"],
     )  # fmt: skip
+
+
+def _ahead(read: Callable[[int], Any], starts: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    """What ``read`` gives for each start, in order; a few are read while the device works."""
+    count = min(os.cpu_count() or 1, 8)
+    waiting: collections.deque[tuple[int, Future[Any]]] = collections.deque()
+    with ThreadPoolExecutor(count) as pool:
+        for start in starts:
+            waiting.append((start, pool.submit(read, start)))
+            if len(waiting) > count:
+                first, found = waiting.popleft()
+                yield first, found.result()
+        for first, found in waiting:
+            yield first, found.result()
 
 
 def _blank(config: Network) -> dict[str, jax.ShapeDtypeStruct]:
@@ -114,12 +134,12 @@ def _blank(config: Network) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _add(config: Network, sums: Any, collections: partition.Collections, batch: Any) -> Any:
+def _add(config: Network, sums: Any, weights: partition.Collections, batch: Any) -> Any:
     images, labels, counts = batch["image"], batch["label"], batch["counts"]
     superclass = network.superclass_of(config, labels)
     gate = network.gate_of(config, superclass)
-    found, _ = network.logits(config, collections, images, gate, superclass=superclass if config.gated else None)
-    chosen, weight = jnp.argmax(found, axis=-1), counts.astype(jnp.float32)
+    found, _ = network.logits(config, weights, images, gate, superclass=superclass if config.gated else None)
+    chosen, counted = jnp.argmax(found, axis=-1), counts.astype(jnp.float32)
     best = jax.lax.top_k(found, min(TOP, config.num_classes))[1]
     confidence = jnp.max(jax.nn.softmax(found, axis=-1), axis=-1)
     rows = jnp.minimum((confidence * BINS).astype(jnp.int32), BINS - 1)
@@ -128,6 +148,6 @@ def _add(config: Network, sums: Any, collections: partition.Collections, batch: 
     return {
         "confusion": sums["confusion"].at[labels, chosen].add(counts.astype(jnp.int32)),
         "top5": sums["top5"] + jnp.sum((best == labels[:, None]).any(axis=-1) & counts),
-        "loss": sums["loss"] + jnp.sum(losses * weight),
-        "bins": sums["bins"].at[rows].add(jnp.stack([weight, confidence * weight, right * weight], axis=1)),
+        "loss": sums["loss"] + jnp.sum(losses * counted),
+        "bins": sums["bins"].at[rows].add(jnp.stack([counted, confidence * counted, right * counted], axis=1)),
     }
