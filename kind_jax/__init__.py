@@ -6,7 +6,8 @@ Configure
     FactorConfig     which weights are factored, and into how many components
     dit              a published size by name, like "XL/2"
     ClassifyRun      all settings of a run that trains an image classifier
-    vit, resnet      classifiers of published sizes, like vit("B/16") and resnet(50)
+    vit              a vision transformer of a published size, like "B/16"
+    resnet           a residual network of a published depth, like 50
     load_file        the Config of a Python file with get_config()
     preset           the Config of this name, like "digits", or "images" with {"data.path": ...}
     presets          the names that there are, and a line about each
