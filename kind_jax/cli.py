@@ -49,7 +49,8 @@ _USAGE = "\n".join(
         *(f"  {verb:<9} {what}" for verb, what in VERBS.items()),
         "",
         "An option that takes a list takes several values, and may be repeated. Classes go by number or by name.",
-        "`kind-jax VERB --help` explains a verb; exit code 2 means that an argument, file or setting is wrong.",
+        "`kind-jax VERB --help` explains a verb, `kind-jax VERB RUN --help` what it does for the kind of a run;",
+        "exit code 2 means that an argument, file or setting is wrong.",
     ]
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kind_jax import partition
 from kind_jax.classifying.config import ClassifyRun
-from kind_jax.config.check import check_choice
+from kind_jax.config.check import check_choice, is_whole
 from kind_jax.config.networks import ViTConfig
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.errors import UserError
@@ -37,9 +37,9 @@ def serve(bundle: Bundle, superclass: int, *, form: Form = "dense") -> Bundle:
         raise UserError(
             f"{bundle.origin} has no gated tailors, so there is nothing to take together: export it as it is."
         )
-    if superclass not in bundle.groups:
+    if not is_whole(superclass) or superclass not in bundle.groups:
         known = ", ".join(map(str, bundle.groups))
-        raise UserError(f"--superclass is {superclass}, but it must be one that {bundle.origin} serves: {known}.")
+        raise UserError(f"--superclass is {superclass!r}, but it must be one that {bundle.origin} serves: {known}.")
     classes = [c for c, group in enumerate(settings.group_of_class) if group == superclass]
     learngenes, params = (partition.flatten(bundle.collections[name]) for name in (LEARNGENES, PARAMS))
     row = bundle.groups.index(superclass)
@@ -61,10 +61,14 @@ def serve(bundle: Bundle, superclass: int, *, form: Form = "dense") -> Bundle:
         tailors=None,
         rank=None,
     )
+    known = bundle.config.data.classes  # of its data set, those that are left, as they were chosen
+    data = dataclasses.replace(
+        bundle.config.data, classes=tuple(c if known is None else known[c] for c in classes), protocol=None
+    )
     model = dataclasses.replace(settings, num_classes=len(classes), groups=None, gate="none", factor=factor)
     return dataclasses.replace(
         bundle,
-        config=dataclasses.replace(bundle.config, model=model),
+        config=dataclasses.replace(bundle.config, model=model, data=data),
         collections={LEARNGENES: partition.unflatten(kept), TAILORS: {}, PARAMS: partition.unflatten(params)},
         groups=(0,),
         class_names=tuple(bundle.class_names[c] for c in classes),

@@ -88,9 +88,9 @@ class ClassifyRun(RunConfig):
     @gathered()
     def __post_init__(self) -> None:
         require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "at least 0 and below 1")
-        wanted = "'validation' where data.validation holds images out, and 'test' elsewhere"
-        fits = (self.holdout == "validation") == (self.data.validation > 0)
-        require(fits, "holdout", self.holdout, wanted)
+        held = self.data.validation
+        wanted = f"'{'validation' if held else 'test'}', since data.validation is {held}"
+        require((self.holdout == "validation") == (held > 0), "holdout", self.holdout, wanted)
         possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None
         require(possible, "source", self.source, "a SHA-256, which the run writes itself")
         alone = self.train.batch == 1 and not isinstance(self.model, ViTConfig)

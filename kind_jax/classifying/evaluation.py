@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from kind_jax import __version__
+from kind_jax import __version__, partition
 from kind_jax.classifying import best
 from kind_jax.classifying.accuracy import Accuracy, measure
 from kind_jax.config import DataConfig, MeshConfig
 from kind_jax.data.dataset import Split, open_dataset
-from kind_jax.data.sets import Dataset
+from kind_jax.data.sets import Dataset, MemorySource
 from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.evaluate.intervals import wilson
+from kind_jax.partition import TAILORS
 from kind_jax.train import sharding
 
 Choice = Literal["ema", "raw", "best"]
 
 
-def open_weights(source: Path, weights: Choice | None) -> tuple[Bundle, best.Best | None]:
+def open_weights(source: Path, weights: Choice | None, classes: Any = None) -> tuple[Bundle, best.Best | None]:
     """A model, and why its weights were chosen, if by their accuracy.
 
     Raises:
       UserError: it cannot be opened, or has no best weights.
     """
-    return open_bundle(source, weights=weights), best.read(source) if weights == "best" else None
+    bundle = open_bundle(source, weights=weights, classes=classes)
+    if weights == "best":
+        return bundle, best.read(source)
+    inside = source.name == best.FOLDER and (source.parent / best.RECORD).is_file()  # the folder itself was named
+    return bundle, best.read(source.parent) if inside else None
 
 
 def open_split(bundle: Bundle, data: DataConfig, split: Split) -> Dataset:
@@ -46,15 +53,39 @@ def open_split(bundle: Bundle, data: DataConfig, split: Split) -> Dataset:
         odd = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), None)
         odd = odd or f"it has {len(dataset.class_names)}, not {len(bundle.class_names)}"
         raise UserError(f"the classes of the data set must be those of {bundle.origin}, in their order, but {odd}.")
-    return dataset
+    if len(bundle.served) == len(bundle.class_names):
+        return dataset
+    if not isinstance(dataset.source, MemorySource):
+        raise UserError(
+            f"{bundle.origin} serves {len(bundle.served)} of {len(bundle.class_names)} classes, but a data set that is "
+            "not held in memory is measured with all of them."
+        )
+    rows = np.flatnonzero(np.isin(dataset.source.labels, bundle.served))
+    source = MemorySource(images=dataset.source.images[rows], labels=dataset.source.labels[rows])
+    return dataclasses.replace(dataset, source=source)
 
 
 def evaluate(bundle: Bundle, dataset: Dataset, batch: int, **how: Any) -> Accuracy:
     """Measure on all devices of this machine."""
     mesh = sharding.make_mesh(MeshConfig())
+    batch = min(batch, -(-len(dataset.source) // mesh.size) * mesh.size)
     sharding.check_batch(batch, 1, mesh)
-    weights = jax.device_put(jax.tree.map(jnp.asarray, bundle.collections), sharding.replicated(mesh))
+    weights = jax.device_put(jax.tree.map(jnp.asarray, _whole_bank(bundle)), sharding.replicated(mesh))
     return measure(bundle.config.model, weights, dataset, batch=batch, mesh=mesh, **how)
+
+
+def _whole_bank(bundle: Bundle) -> partition.Collections:
+    """The collections with a row for every group; those of groups that are not aboard are never switched on."""
+    groups = bundle.config.model.num_groups
+    if bundle.groups == tuple(range(groups)) or not bundle.config.model.gated:
+        return bundle.collections
+
+    def spread(leaf: Any) -> np.ndarray:
+        whole = np.zeros((groups, *leaf.shape[1:]), leaf.dtype)
+        whole[list(bundle.groups)] = leaf
+        return whole
+
+    return {**bundle.collections, TAILORS: jax.tree.map(spread, bundle.collections[TAILORS])}
 
 
 def record(

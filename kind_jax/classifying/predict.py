@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from kind_jax.classifying import network
 from kind_jax.classifying.config import ClassifyRun
-from kind_jax.config.check import require
+from kind_jax.config.check import is_whole, require
 from kind_jax.config.networks import Network
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.errors import UserError
@@ -37,11 +37,13 @@ def classify(
     check_bundle(bundle, kind=ClassifyRun)
     settings = bundle.config.model
     shape = (settings.size, settings.size, settings.channels)
-    found = getattr(images, "shape", None)
+    found = getattr(images, "shape", type(images).__name__)
     wanted = f"an array of {settings.size} x {settings.size} pixels in {settings.channels} channels, [N, *{shape}]"
-    require(found is not None and tuple(found[1:]) == shape and len(found) == 4, "images", found, wanted)
+    require(isinstance(found, tuple) and len(found) == 4 and found[1:] == shape, "images", found, wanted)
     require(jnp.issubdtype(images.dtype, jnp.floating), "images", images.dtype, "float, nominally in [-1, 1]")
-    require(batch >= 1, "batch", batch, "1 or more")
+    require(is_whole(batch) and batch >= 1, "batch", batch, "a whole number, 1 or more")
+    require(bool(np.isfinite(images).all()), "images", "NaN or infinite in places", "finite")
+    batch = min(int(batch), max(len(images), 1))
     row = _row(bundle, superclass)
     weights = jax.tree.map(jnp.asarray, bundle.collections)
     parts = []
@@ -59,7 +61,7 @@ def _row(bundle: Bundle, superclass: int | None) -> int:
         if superclass is not None:
             raise UserError(f"superclass is {superclass!r}, but it must be None: {bundle.origin} has no gated tailors.")
         return 0
-    if superclass is None or superclass not in bundle.groups:
+    if not is_whole(superclass) or superclass not in bundle.groups:
         raise UserError(
             f"superclass is {superclass!r}, but it must be one of the groups that {bundle.origin} serves: "
             f"{', '.join(map(str, bundle.groups))}."

@@ -125,6 +125,8 @@ def transferred(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, parti
     Raises:
       UserError: the shared weights of the two networks differ.
     """
+    if config.head != "fresh":
+        raise UserError(f"head is {config.head!r}, but it must be 'fresh' for a transfer, whose classes are others.")
     for name, wanted, found in compare(source.config, config, TRANSFER | {Role.IMAGES}):
         if name.startswith("model."):
             raise UserError(f"{name} is {found!r:.200}, but the model that is transferred has {wanted!r:.200}.")
@@ -139,8 +141,11 @@ def transferred(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, parti
     return dataclasses.replace(config, source=fingerprint(source.collections[LEARNGENES])), weights
 
 
-def settings_of(source: Path) -> ClassifyRun:
+def settings_of(source: Path, name: str = "--init") -> ClassifyRun:
     """The config of a run or an artifact of a classifier, without opening its weights.
+
+    Args:
+      name: of what names it.
 
     Raises:
       UserError: it is neither, or of another kind.
@@ -148,11 +153,11 @@ def settings_of(source: Path) -> ClassifyRun:
     config = read_manifest(source).config if (source / MANIFEST).is_file() else None
     if config is None:
         if not (source / "config.json").is_file():
-            raise UserError(f"the source is {str(source)!r}, but it must be a run or an artifact.")
+            raise UserError(f"{name} is {str(source)!r}, but it must be a run or an artifact.")
         config = load_config(source)
     if not isinstance(config, ClassifyRun):
         raise UserError(
-            f"the source is {str(source)!r}, of the kind {config.task!r}, but it must be {ClassifyRun.task!r} here."
+            f"{name} is {str(source)!r}, of the kind {config.task!r}, but it must be {ClassifyRun.task!r} here."
         )
     return config
 

@@ -79,6 +79,10 @@ class ClassifyTask:
                 f"the run begins from the weights with SHA-256 {self.config.source[:12]}… and has no checkpoint yet: "
                 "--init must name the model that holds them."
             )
+        if self.config.head == "fresh":
+            raise UserError(
+                "head is 'fresh', but it must be 'keep' for a run that begins from no other model (--init)."
+            )
         return model.init(self.config.model, self.config.train.seed)
 
     def fixed(self) -> partition.Collections:

@@ -72,11 +72,19 @@ def check_file(out: Path | None, option: str = "--out") -> None:
     """Refuse a file that could not be written, before any work is done."""
     if out is None:
         return
+    check_outside(out, option)
     if out.is_dir():
         raise UserError(f"{option} is {str(out)!r}, which is a folder, but it must be a file.")
     parent = next(p for p in out.absolute().parents if os.path.lexists(p))  # the missing ones will be made
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise UserError(f"{option} is {str(out)!r}, but {str(parent)!r} is no folder that can be written to.")
+
+
+def check_outside(out: Path, option: str = "--out") -> None:
+    """Refuse a place inside an artifact, which holds what its manifest lists and nothing else."""
+    for folder in (out.absolute(), *out.absolute().parents):
+        if (folder / "kind.json").is_file():
+            raise UserError(f"{option} is {str(out)!r}, inside the artifact {str(folder)!r}; choose another place.")
 
 
 def say_paths(headline: str, paths: Mapping[str, Path]) -> None:

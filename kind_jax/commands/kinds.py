@@ -23,9 +23,16 @@ def own(verb: str, args: Sequence[str]) -> types.ModuleType | None:
     """The module that does a verb for the kind of the model that ``args`` name; None for the usual one."""
     if not any(verb in kind.verbs for kind in KINDS.values()):
         return None
-    task = next((task for arg in args if (task := task_of_model(arg)) is not None), DEFAULT)
+    task = task_of_model(source_among(args) or "") or DEFAULT
     module = KINDS[task].verbs.get(verb) if task in KINDS else None
     return None if module is None else importlib.import_module(module)
+
+
+def source_among(args: Sequence[str]) -> str | None:
+    """The run or artifact that a verb is about: the first that is no option's value, or else the first of all."""
+    models = [i for i, arg in enumerate(args) if task_of_model(arg) is not None]
+    free = [i for i in models if i == 0 or not args[i - 1].startswith("--") or "=" in args[i - 1]]
+    return next((args[i] for i in (*free, *models)), None)
 
 
 def task_of_model(path: str) -> str | None:

@@ -37,6 +37,9 @@ class Arguments:
     settings: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
+_NO_CONFIG = "--config is missing, but it must name a preset, like digits, or a Python file with get_config()."
+
+
 def _default_folder(config: str | Path | None) -> Path:
     return Path("runs") / Path(config or "").stem
 
@@ -55,6 +58,8 @@ def run(args: list[str]) -> int:
     init, directory = option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path))
     if init == "":
         raise UserError("--init is empty, but it must be a run or an artifact.")
+    if path is None and init is not None and not {"-h", "--help"} & set(args):
+        raise UserError(_NO_CONFIG)
     start = None
     if init is not None or (directory / "config.json").is_file():
         start = _start(base.task, init)
@@ -64,9 +69,7 @@ def run(args: list[str]) -> int:
         form = for_settings(Arguments, type(base))
         parsed = tyro.cli(form, args=args, default=form(settings=base), prog="kind-jax train", config=PLAIN)
     if parsed.config is None:
-        raise UserError(
-            "--config is missing, but it must name a preset, like digits, or a Python file with get_config()."
-        )
+        raise UserError(_NO_CONFIG)
 
     from kind_jax.train import hosts  # after parsing: `--help` should not wait for JAX
     from kind_jax.train.loop import train

@@ -139,7 +139,7 @@ class ViTConfig(Transformer, ClassifierConfig):
         self._check_weights()
         wanted = "None, as all blocks of a classifier have one form"
         require(self.factor.ranks is None, "model.factor.ranks", self.factor.ranks, wanted)
-        wanted = "'superclass' where model.groups says which there are, and 'none' else"
+        wanted = f"{'none' if self.groups is None else 'superclass'!r}, since model.groups is {self.groups}"
         require((self.gate == "superclass") == (self.groups is not None), "model.gate", self.gate, wanted)
         if self.gate == "superclass":
             factored = bool(self.factor.projections)

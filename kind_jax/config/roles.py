@@ -157,12 +157,9 @@ def compare(before: RunConfig, now: RunConfig, agree: Collection[Role]) -> list[
 
     Two ways to write one thing do not differ: a size and the None that stands for it, and projections in another order.
     """
-    role, old, new = roles(now), _leaves(_spelt_out(before)), _leaves(_spelt_out(now))
-    return [
-        Difference(name, old[name], new[name])
-        for name, _, _ in differences(before, now)
-        if role[name] in agree and old[name] != new[name]
-    ]
+    role, old, new = roles(before) | roles(now), _leaves(_spelt_out(before)), _leaves(_spelt_out(now))
+    found = [Difference(name, old.get(name, ABSENT), new.get(name, ABSENT)) for name, _, _ in differences(before, now)]
+    return [each for each in found if role[each.name] in agree and each.before != each.now]
 
 
 def settings_with(owner: type, agree: Collection[Role]) -> tuple[str, ...]:

@@ -46,4 +46,4 @@ def _few(counts: dict[str, int]) -> list[str]:
         return []
     some = ", ".join(f"{name} ({count})" for count, name in few[:_LISTED])
     more = f" and {len(few) - _LISTED} more" if len(few) > _LISTED else ""
-    return [f"warning: fewer than {FEW} images: {some}{more}; a model learns so few by heart and draws nothing else"]
+    return [f"warning: fewer than {FEW} images: {some}{more}; a model learns so few by heart"]

@@ -160,9 +160,8 @@ def check_bundle(value: object, name: str = "bundle", kind: type[RunConfig] = Co
     require(isinstance(value, Bundle), name, value, "a model, as kind_jax.open_bundle(path) gives")
     assert isinstance(value, Bundle)
     if not isinstance(value.config, kind):
-        raise UserError(
-            f"{name} is of the kind {value.config.task!r} (from {value.origin}), but it must be {kind.task!r} here."
-        )
+        where = "" if str(value.origin) == name else f" (from {value.origin})"
+        raise UserError(f"{name} is of the kind {value.config.task!r}{where}, but it must be {kind.task!r} here.")
 
 
 def groups_of(config: Any, classes: Sequence[int] | None) -> tuple[int, ...]:
@@ -217,6 +216,8 @@ def open_bundle(
             f"{str(path)!r} is neither a run (it has no config.json) nor an artifact (no {artifact.MANIFEST})."
         )
     check_bundle(bundle, str(path), kind)
+    if classes is not None and getattr(bundle.config.model, "gated", True) is False:
+        raise UserError(f"classes of {path} were chosen, but it has no tailors, so that all classes come together.")
     finite.check(bundle.collections, path)
     return bundle
 

@@ -25,6 +25,7 @@ from kind_jax.tasks import task_of
 from kind_jax.train import sharding
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
+from kind_jax.train.task import check_whole
 
 MOST_DEVICES = 16384  # fake devices take memory and threads of the host
 # Nothing is going to run: buffers and communication are the same without LLVM's optimisations, which take long.
@@ -165,6 +166,7 @@ def compile_step(config: RunConfig, devices: list[Any]) -> CompiledStep:
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     task = task_of(config)
+    check_whole(task)
     shapes = states.abstract(task)
     shardings = sharding.shard_like(shapes, mesh, task.rules)
     state = jax.tree.map(_placed, shapes, shardings)

@@ -26,7 +26,7 @@ from kind_jax.train.history import Found, Verification
 from kind_jax.train.resume import Resume, begun, choose, restore, set_aside_refused, verification
 from kind_jax.train.run import check, save_config, with_places
 from kind_jax.train.state import TrainState
-from kind_jax.train.task import Task
+from kind_jax.train.task import Task, check_whole
 from kind_jax.untrusted.text import printable
 
 
@@ -84,11 +84,7 @@ def look(config: RunConfig, directory: Path, *, fresh: bool) -> Looked:
     for line in warnings:
         _say(line)
     shapes = states.abstract(task)  # refuses a config that leaves nothing to train
-    if config.train.accumulate > 1 and task.whole_batch is not None:
-        raise UserError(
-            f"train.accumulate is {config.train.accumulate}, but it must be 1: {task.whole_batch} needs the whole "
-            "batch."
-        )
+    check_whole(task)
     check_memory(task, shapes, mesh)
     _say(_parameters(shapes.collections))
     check(directory, task.config)  # before anything is written, the lock included

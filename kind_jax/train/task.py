@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kind_jax.config import RunConfig
 from kind_jax.data.sets import Dataset
+from kind_jax.errors import UserError
 from kind_jax.nn.gate import Gate
 from kind_jax.partition import Collections
 from kind_jax.train.sharding import Rules
@@ -62,6 +63,17 @@ class Drawn(Protocol):
     def gate(self) -> Gate: ...
 
     def _replace(self, **changes: Any) -> Any: ...
+
+
+def check_whole(task: Task) -> None:
+    """Refuse micro-batches where something needs all samples of a batch together.
+
+    Raises:
+      UserError: naming what does.
+    """
+    accumulate, reason = task.config.train.accumulate, task.whole_batch
+    if accumulate > 1 and reason is not None:
+        raise UserError(f"train.accumulate is {accumulate}, but it must be 1: {reason} needs the whole batch.")
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ import contextlib
 import io
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
@@ -119,7 +120,9 @@ def _head(file: Any, which: str) -> tuple[Info, np.dtype, bool, int]:
     parse = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
     try:
         shape, fortran, dtype = parse(io.BytesIO(length + text))
-    except (ValueError, RecursionError, MemoryError, TypeError, SyntaxError, KeyError, AttributeError) as e:
+    except (  # TokenError: what Python 3.12 makes of brackets without end
+        ValueError, RecursionError, MemoryError, TypeError, SyntaxError, KeyError, AttributeError, tokenize.TokenError,
+    ) as e:  # fmt: skip
         raise ValueError(f"{which} has a damaged header") from e
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None or dtype.kind not in "biufcU":
         raise ValueError(f"{which} is of {printable(dtype, 40)}, not of plain numbers")

@@ -300,7 +300,7 @@ def test_learngenes_move_to_other_classes(gated, tmp_path, capsys):
     chex.assert_trees_all_equal(found.collections["learngenes"], source.collections["learngenes"])
     body = [{k: v for k, v in b.collections["params"].items() if k != "head"} for b in (found, source)]
     chex.assert_trees_all_equal(*body)
-    fresh = task_of(dataclasses.replace(found.config, source=None)).init()
+    fresh = task_of(dataclasses.replace(found.config, source=None, head="keep")).init()
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), found.collections["tailors"], fresh["tailors"])
     assert all(jax.tree.leaves(moved))
     assert main(line) == 0  # the same command finds its run finished
@@ -320,3 +320,81 @@ def test_what_makes_no_sense_is_refused(tmp_path, capsys):
         assert main(line) == 2
         assert said in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_part_of_a_gated_classifier_is_measured_on_what_it_serves(gated, tmp_path, capsys):
+    art = tmp_path / "art"
+    export(open_bundle(gated), art)
+    (art / "tailors" / "0.safetensors").unlink()
+    assert main(["evaluate", str(art), "--classes", "1", "3", "--out", str(tmp_path / "part")]) == 0
+    assert main(["evaluate", str(gated), "--out", str(tmp_path / "all")]) == 0
+    part, whole = (json.loads((tmp_path / n / "evaluation.json").read_text()) for n in ("part", "all"))
+    assert part["confusion"][1::2] == whole["confusion"][1::2]
+    assert sum(map(sum, part["confusion"][::2])) == 0
+    assert main(["compose", str(gated), "--superclass", "1", "--out", str(tmp_path / "odd")]) == 0
+    assert main(["evaluate", str(tmp_path / "odd"), "--out", str(tmp_path / "of_odd")]) == 0
+    odd = json.loads((tmp_path / "of_odd" / "evaluation.json").read_text())
+    assert odd["confusion"] == [row[1::2] for row in whole["confusion"][1::2]]
+    capsys.readouterr()
+    assert main(["evaluate", str(art), "--classes", "1", "--out", str(art / "inside")]) == 2
+    assert "inside the artifact" in capsys.readouterr().err
+
+
+def test_images_of_a_plain_folder(gated, tmp_path, capsys):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in "0123456789":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "images" / name / f"{i}.png")
+    line = ["evaluate", str(gated), "--data", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    assert main(line) == 0
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["images"] == 20
+    assert main([*line, "--data.path", "elsewhere"]) == 2
+    assert "with --data it must not be given" in capsys.readouterr().err
+
+
+def test_best_weights_and_their_record_belong_together(gated, tmp_path, capsys):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(gated, run)
+    record = (run / "best.json").read_text()
+    (run / "best.json").write_text(record.replace('"manifest": "', '"manifest": "0'))
+    assert main(["evaluate", str(run), "--weights", "best"]) == 2
+    assert "is of other weights than those in" in capsys.readouterr().err
+    (run / "best.json").unlink()
+    assert main(["evaluate", str(run), "--weights", "best"]) == 2
+    assert "but the best weights need both" in capsys.readouterr().err
+    # A run that goes on chooses anew.
+    found = best.Best(step=9, split="validation", top1=0.1, count=10)
+    assert best.keep(run, CONFIGS["kind"], open_bundle(gated).collections, tuple("0123456789"), found)
+    assert dataclasses.replace(best.read(run), manifest="") == found
+    worse, better = (dataclasses.replace(found, step=10, top1=top1) for top1 in (0.1, 0.2))
+    assert not best.keep(run, CONFIGS["kind"], open_bundle(gated).collections, tuple("0123456789"), worse)
+    assert best.keep(run, CONFIGS["kind"], open_bundle(gated).collections, tuple("0123456789"), better)
+
+
+def test_another_network_does_not_go_on(gated, tmp_path, capsys):
+    (tmp_path / "config.py").write_text(
+        "from classifying import tiny_classifier as tiny\n\n\ndef get_config():\n    return tiny.run(tiny.RESNET)\n"
+    )
+    assert main(["train", "--config", str(tmp_path / "config.py"), "--workdir", str(gated)]) == 2
+    assert "model.network was 'vit', now 'resnet'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"images": np.zeros((2, 8, 9, 1), np.float32)}, r"images is \(2, 8, 9, 1\)"),
+        ({"images": np.full((2, 8, 8, 1), np.nan, np.float32)}, "but it must be finite"),
+        ({"superclass": True}, "superclass is True"),
+        ({"superclass": None}, "superclass is None"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_python_refuses_what_it_cannot_classify(gated, given, said):
+    arguments = {"images": np.zeros((2, 8, 8, 1), np.float32), "superclass": 0, "batch": 4, **given}
+    with pytest.raises(UserError, match=said):
+        classify(open_bundle(gated), arguments.pop("images"), **arguments)

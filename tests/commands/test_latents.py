@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 import vaes
@@ -73,11 +74,15 @@ def test_latents_are_those_of_the_autoencoder(encoded, vae, capsys):
     assert (encoded / "reconstructions.png").is_file()
 
 
+# XLA:CPU of jaxlib 0.12 rounds a convolution of another batch on each device differently in the last bit.
+DEVICES = "1" if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 12) else "8"
+
+
 def test_a_killed_run_goes_on_and_writes_the_same_bytes(command, encoded, tmp_path):
     out = tmp_path / "out"
     child = subprocess.Popen(
         [sys.executable, "-m", "kind_jax", *command, "--out", str(out)], stdout=subprocess.DEVNULL,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # as in tests
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": DEVICES, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # as in tests
     )  # fmt: skip
     deadline = time.monotonic() + 100
     while len(list(out.glob("train/*.json"))) < 2 and child.poll() is None and time.monotonic() < deadline:

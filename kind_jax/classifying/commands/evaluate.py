@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 import tyro
 
-from kind_jax.commands.console import say_paths, table
+from kind_jax.commands.console import Classes, check_outside, say_paths, table, typed
+from kind_jax.commands.console import chosen as named
 from kind_jax.errors import UserError
 
 
@@ -30,6 +31,9 @@ class Arguments:
     """Where the run's data set is; default: as the run's config says."""
     out: Path | None = None
     """Folder for evaluation.json and the pictures; default: evaluation in the run, or beside the artifact."""
+    classes: Classes = ()
+    """Of a gated classifier: classes whose tailors to load, by number, range or name; default: all that it serves.
+    Images of other superclasses are left out."""
     batch: int = 256
     """Images at a time, over all devices."""
 
@@ -45,15 +49,20 @@ def run(args: list[str]) -> int:
     from kind_jax.evaluate.progress import counting
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 
-    bundle, chosen = evaluation.open_weights(parsed.source, parsed.weights)
+    classes = typed("--classes", parsed.classes)
+    bundle, why = evaluation.open_weights(parsed.source, parsed.weights, classes)
+    named(classes, bundle.class_names)
     bundle = with_data(bundle, parsed.data_path)
     out = parsed.out or _default_folder(parsed.source)
+    check_outside(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out is {str(out)!r}, which is a file, but it must be a folder.")
-    dataset = evaluation.open_split(bundle, _data(parsed, bundle.config), parsed.split)
+    data, split = _data(parsed, bundle.config)
+    chosen = why if parsed.data is None else None  # on other images the choice flatters nothing
+    dataset = evaluation.open_split(bundle, data, split)
     with counting("classifying", len(dataset.source)) as progress:
         found = evaluation.evaluate(bundle, dataset, parsed.batch, progress=progress)
-    fields = evaluation.record(bundle, dataset, found, split=parsed.data or parsed.split, chosen=chosen)
+    fields = evaluation.record(bundle, dataset, found, split=parsed.data or parsed.split, chosen=why)
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_text(out / "evaluation.json", f"{json.dumps(fields, indent=2)}\n")
     atomic_write_bytes(out / "confusion.png", pictures.confusion_png(found, bundle.class_names))
@@ -63,7 +72,7 @@ def run(args: list[str]) -> int:
         atomic_write_bytes(out / "mistakes.png", grid)
 
     given = ", told the superclass of each image" if bundle.config.model.gated else ""
-    which = str(chosen) if chosen is not None else f"step {bundle.step}, {bundle.weights} weights"
+    which = str(why) if why is not None else f"step {bundle.step}, {bundle.weights} weights"
     table(
         f"{parsed.source} ({which}{given}) on {parsed.data or parsed.split}", ("figure", "value"),
         evaluation.summary(found),
@@ -71,8 +80,8 @@ def run(args: list[str]) -> int:
     rows = evaluation.per_class(found, bundle.class_names)
     more = f", the worst {len(rows)} of {len(bundle.class_names)}" if len(rows) < len(bundle.class_names) else ""
     table(f"classes{more}", ("class", "images", "recognised", "most often taken for"), list(rows))
-    for line in lines[:5]:
-        print(f"  most confident mistakes: {line}")
+    if lines:
+        print(f"most confident mistakes: {'; '.join(lines[:5])}")
     if warning := evaluation.flattering(chosen, parsed.split):
         print(warning)
     names = ("evaluation.json", "confusion.png", "calibration.png", "mistakes.png")
@@ -80,17 +89,29 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _data(parsed: Arguments, config: Any) -> Any:
+def _data(parsed: Arguments, config: Any) -> tuple[Any, Any]:
+    """Where the images are, and which split of it they are."""
     from kind_jax.config import DataConfig
     from kind_jax.config.training import PackagedSource
+    from kind_jax.data.folder import has_test_split
 
     if parsed.data is None:
-        return config.data
+        alone = config.data.source == "folder" and parsed.split == "test" and not config.data.held_out
+        if alone and not has_test_split(config.data.path):
+            raise UserError(
+                f"--split is 'test', but {config.data.path!r} has no test split: --split validation measures what "
+                "data.validation held out, and --data takes a folder of other images."
+            )
+        return config.data, parsed.split
     if parsed.split != "test":
         raise UserError(f"--split is {parsed.split!r}, but with --data it must be 'test'.")
+    if parsed.data_path is not None:
+        raise UserError(f"--data.path is {str(parsed.data_path)!r}, but with --data it must not be given.")
     if parsed.data in get_args(PackagedSource):
-        return DataConfig(source=cast(PackagedSource, parsed.data))
-    return DataConfig(source="folder", path=parsed.data, size=config.model.size, channels=config.model.channels)  # pyright: ignore[reportArgumentType]
+        return DataConfig(source=cast(PackagedSource, parsed.data)), "test"
+    settings = config.model
+    given = DataConfig(source="folder", path=parsed.data, size=settings.size, channels=settings.channels)
+    return given, "test" if has_test_split(parsed.data) else "train"  # a plain folder of classes is all there is
 
 
 def _default_folder(source: Path) -> Path:

@@ -10,7 +10,7 @@ import tyro
 
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.commands.console import say_paths
-from kind_jax.commands.kinds import PLAIN, task_of_model
+from kind_jax.commands.kinds import PLAIN, source_among
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.train.ending import EXIT_RESTARTABLE
@@ -36,10 +36,10 @@ def _source(args: list[str]) -> tuple[Path, ClassifyRun]:
     """The source among the arguments, and its settings, which are the defaults of all others."""
     from kind_jax.classifying.start import settings_of
 
-    path = next((Path(arg) for arg in args if task_of_model(arg) == ClassifyRun.task), None)
+    path = source_among(args)
     if path is None:
         raise UserError("the source is missing, but it must be a run or an artifact of a classifier.")
-    return path, settings_of(path)
+    return Path(path), settings_of(Path(path), "the source")
 
 
 def run(args: list[str]) -> int:
