@@ -44,7 +44,7 @@ class Best:
 
     __pydantic_config__ = STRICT
     step: pydantic.NonNegativeInt
-    split: Literal["train", "validation", "test"]
+    split: Literal["validation", "test"]
     top1: Annotated[float, pydantic.Field(ge=0, le=1)]
     count: pydantic.PositiveInt
     manifest: str = ""

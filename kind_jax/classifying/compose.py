@@ -62,9 +62,8 @@ def serve(bundle: Bundle, superclass: int, *, form: Form = "dense") -> Bundle:
         rank=None,
     )
     known = bundle.config.data.classes  # of its data set, those that are left, as they were chosen
-    data = dataclasses.replace(
-        bundle.config.data, classes=tuple(c if known is None else known[c] for c in classes), protocol=None
-    )
+    left = tuple(c if known is None else known[c] for c in classes)
+    data = dataclasses.replace(bundle.config.data, classes=left)
     model = dataclasses.replace(settings, num_classes=len(classes), groups=None, gate="none", factor=factor)
     return dataclasses.replace(
         bundle,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,11 @@ from kind_jax.classifying.accuracy import Accuracy, measure
 from kind_jax.config import DataConfig, MeshConfig
 from kind_jax.data.dataset import Split, open_dataset
 from kind_jax.data.sets import Dataset, MemorySource
-from kind_jax.deploy.bundle import Bundle, open_bundle
+from kind_jax.deploy.bundle import Bundle, Choice, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.evaluate.intervals import wilson
 from kind_jax.partition import TAILORS
 from kind_jax.train import sharding
-
-Choice = Literal["ema", "raw", "best"]
 
 
 def open_weights(source: Path, weights: Choice | None, classes: Any = None) -> tuple[Bundle, best.Best | None]:

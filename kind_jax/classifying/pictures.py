@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kind_jax.classifying.accuracy import Accuracy
+from kind_jax.classifying.predict import classify
 from kind_jax.data.sets import Dataset
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.images import grid, png_bytes
@@ -33,8 +34,6 @@ def mistakes(bundle: Bundle, dataset: Dataset) -> tuple[bytes | None, list[str]]
 
     Of the first 2000 images of the data set. A gated classifier is told the superclass.
     """
-    from kind_jax.classifying.predict import classify
-
     settings, names = bundle.config.model, bundle.class_names
     batch = dataset.source.gather(np.arange(min(len(dataset.source), MOST)))
     images, labels = batch["image"], batch["label"]

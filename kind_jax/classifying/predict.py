@@ -44,13 +44,14 @@ def classify(
     require(is_whole(batch) and batch >= 1, "batch", batch, "a whole number, 1 or more")
     require(bool(np.isfinite(images).all()), "images", "NaN or infinite in places", "finite")
     batch = min(int(batch), max(len(images), 1))
-    row = _row(bundle, superclass)
+    row = jnp.int32(_row(bundle, superclass))
+    group = jnp.int32(0 if superclass is None else superclass)
     weights = jax.tree.map(jnp.asarray, bundle.collections)
     parts = []
     for start in range(0, len(images), batch):
         part = np.asarray(images[start : start + batch], np.float32)
         padded = np.concatenate([part, np.zeros((batch - len(part), *shape), np.float32)])
-        parts.append(np.asarray(_probabilities(settings, weights, padded, row, superclass))[: len(part)])
+        parts.append(np.asarray(_probabilities(settings, weights, padded, row, group))[: len(part)])
     return np.concatenate(parts) if parts else np.zeros((0, settings.num_classes), np.float32)
 
 
@@ -69,11 +70,11 @@ def _row(bundle: Bundle, superclass: int | None) -> int:
     return bundle.groups.index(superclass)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
+@functools.partial(jax.jit, static_argnums=0)
 def _probabilities(
-    settings: Network, weights: Any, images: Float[Array, "B H W C"], row: Int[Array, ""], superclass: int | None
+    settings: Network, weights: Any, images: Any, row: Int[Array, ""], superclass: Int[Array, ""]
 ) -> Float[Array, "B K"]:
     count = len(images)
-    given = None if superclass is None else jnp.full(count, superclass, jnp.int32)
-    gate = network.gate_of(settings, jnp.full(count, row, jnp.int32))
+    given = jnp.broadcast_to(superclass, (count,)) if settings.gated else None
+    gate = network.gate_of(settings, jnp.broadcast_to(row, (count,)))
     return jax.nn.softmax(network.logits(settings, weights, images, gate, superclass=given)[0], axis=-1)

@@ -109,7 +109,7 @@ def _invert(x: Images, strength: float, sign: Array) -> Images:
 def _posterize(x: Images, strength: float, sign: Array) -> Images:
     del sign
     bits = 2.0 ** (4 - int(strength * 4))  # levels that are left of 16
-    return jnp.floor(x * _LEVELS / (256 / bits)) * (256 / bits) / _LEVELS
+    return jnp.floor(jnp.round(x * _LEVELS) / (256 / bits)) * (256 / bits) / _LEVELS
 
 
 def _solarize(x: Images, strength: float, sign: Array) -> Images:

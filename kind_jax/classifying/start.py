@@ -15,12 +15,11 @@ from kind_jax.config.networks import ViTConfig
 from kind_jax.config.roles import COMPUTED, TRANSFER, WHOLE, Role, compare, settings_with
 from kind_jax.config.training import CollectionConfig
 from kind_jax.data.dataset import open_dataset
-from kind_jax.deploy.artifact import MANIFEST, read_manifest
 from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS, fingerprint
 from kind_jax.train.run import load_config
-from kind_jax.transfer.whole import check_classes
+from kind_jax.transfer.whole import check_classes, settings_of
 
 HEAD = "head"
 
@@ -33,7 +32,7 @@ def defaults(base: ClassifyRun, init: Path | None, directory: Path) -> ClassifyR
     Raises:
       UserError: ``init`` is neither a run nor an artifact of a classifier.
     """
-    source = _saved(directory) if init is None else settings_of(init)
+    source = _saved(directory) if init is None else settings_of(init, ClassifyRun)
     if source is None:
         return base
     kept = {}
@@ -139,27 +138,6 @@ def transferred(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, parti
     }
     partition.check_like(weights[LEARNGENES], model.definition(config.model)[1][LEARNGENES], str(source.origin))
     return dataclasses.replace(config, source=fingerprint(source.collections[LEARNGENES])), weights
-
-
-def settings_of(source: Path, name: str = "--init") -> ClassifyRun:
-    """The config of a run or an artifact of a classifier, without opening its weights.
-
-    Args:
-      name: of what names it.
-
-    Raises:
-      UserError: it is neither, or of another kind.
-    """
-    config = read_manifest(source).config if (source / MANIFEST).is_file() else None
-    if config is None:
-        if not (source / "config.json").is_file():
-            raise UserError(f"{name} is {str(source)!r}, but it must be a run or an artifact.")
-        config = load_config(source)
-    if not isinstance(config, ClassifyRun):
-        raise UserError(
-            f"{name} is {str(source)!r}, of the kind {config.task!r}, but it must be {ClassifyRun.task!r} here."
-        )
-    return config
 
 
 def _saved(directory: Path) -> ClassifyRun | None:

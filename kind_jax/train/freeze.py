@@ -69,7 +69,8 @@ def check(config: OptimizerConfig, collections: partition.Collections) -> None:
     """Refuse settings that a whole model cannot be trained with.
 
     Raises:
-      UserError: a rule matches nothing, or only tailors whose rule does not matter; lazy tailors without AdamW.
+      UserError: a rule decides about no leaf, a leaf of a collection without settings of its own has no rule, or
+        tailors are to be lazy without AdamW.
     """
     paths = [path for path in partition.flatten(collections) if not path.startswith(f"{STATS}/")]
     used = {manner(config, path).rule for path in paths}
@@ -105,7 +106,7 @@ def moving(config: OptimizerConfig, collections: partition.Collections) -> parti
     """Only the leaves that are trained; a collection without any is absent.
 
     Raises:
-      UserError: a ``thaw`` names nothing in its collection, a rule matches nothing, a leaf is neither of a collection
+      UserError: a ``thaw`` names nothing in its collection, a leaf is neither of a collection
         with settings nor matched by a rule, or nothing at all is trained.
     """
     for name, tree in collections.items():

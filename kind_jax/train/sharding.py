@@ -49,7 +49,7 @@ RULES: Rules = (
     (r"params/label_embed/table", ()),
     (r"params/.*/bias", ()),
     # The rest is small.
-    (r"params/.*(scale|offset|token|position)", ()),
+    (r"params/.*(scale|token|position)", ()),
     (r"(adapters|stats)/.*", ()),
 )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from kind_jax import partition
-from kind_jax.config import Config, ModelConfig
+from kind_jax.config import Config, ModelConfig, RunConfig
 from kind_jax.config.roles import COMPUTED, WHOLE, compare, settings_with
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy import artifact
@@ -22,6 +23,8 @@ from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS, fingerprint
 from kind_jax.train.run import load_config
+
+C = TypeVar("C", bound=RunConfig)
 
 
 def defaults(base: Config, init: Path | None, directory: Path) -> Config:
@@ -56,20 +59,25 @@ def begin_run(
     return config, [weights].pop  # nothing else keeps them while the run trains
 
 
-def settings_of(source: Path) -> Config:
+def settings_of(source: Path, kind: type[C] = Config, name: str = "--init") -> C:
     """The config of a run or an artifact, without opening its weights.
 
+    Args:
+      kind: what it must be.
+      name: of what names the source, for messages.
+
     Raises:
-      UserError: it is neither.
+      UserError: it is neither, or of another kind.
     """
     if (source / artifact.MANIFEST).is_file():
         config = artifact.read_manifest(source).config
-        if not isinstance(config, Config):
-            raise UserError(f"--init is {str(source)!r}, of the kind {config.task!r}, but it must be {Config.task!r}.")
-        return config
-    if (source / "config.json").is_file():
-        return load_config(source, Config)
-    raise UserError(f"--init is {str(source)!r}, but it must be a run or an artifact.")
+    elif (source / "config.json").is_file():
+        config = load_config(source)
+    else:
+        raise UserError(f"{name} is {str(source)!r}, but it must be a run or an artifact.")
+    if not isinstance(config, kind):
+        raise UserError(f"{name} is {str(source)!r}, of the kind {config.task!r}, but it must be {kind.task!r} here.")
+    return config
 
 
 def adopt(config: Config, source: Config) -> Config:

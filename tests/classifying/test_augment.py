@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
 
 from kind_jax.classifying import augment
 from kind_jax.classifying.config import AugmentConfig
@@ -32,12 +33,24 @@ def test_borders():
     assert float(augment.crop(jnp.repeat(image, 50, axis=0), KEY, 1, "edge").min()) == 1
 
 
-def test_a_whole_piece_is_the_image():
-    found = augment.resized_crop(IMAGES, KEY, (1.0, 1.0))
-    # Sides in a ratio other than 1 do not fit into the image, and are cut to it.
-    assert found.shape == IMAGES.shape
-    constant = augment.resized_crop(jnp.full((8, 8, 8, 3), 0.3), KEY, (0.1, 1.0))
-    chex.assert_trees_all_close(constant, jnp.full((8, 8, 8, 3), 0.3), atol=1e-5)
+def test_resized_pieces_have_the_area_that_they_should():
+    """A piece of a ramp, scaled to the whole, is a ramp again, whose slope is the side of the piece."""
+    line = (np.arange(64) + 0.5) / 64
+    ramps = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).astype(np.float32)
+    found = np.asarray(augment.resized_crop(jnp.tile(jnp.asarray(ramps)[None], (300, 1, 1, 1)), KEY, (0.1, 0.5)))
+    inner = slice(8, 56)  # away from borders, where the filter sees less
+    down = np.diff(found[:, inner, inner, 0], axis=1).mean((1, 2)) * 64
+    right = np.diff(found[:, inner, inner, 1], axis=2).mean((1, 2)) * 64
+    assert np.abs(np.diff(found[:, inner, inner, 0], n=2, axis=1)).max() < 0.01
+    area, ratio = down * right, right / down
+    assert 0.09 < area.min() < 0.15
+    assert 0.42 < area.max() < 0.52
+    assert area.mean() == pytest.approx(0.3, abs=0.02)
+    assert ratio.min() > 0.74
+    assert ratio.max() < 1.36
+    assert found.min() > -0.01
+    assert found.max() < 1.01
+    assert found[:, 0, 0].std() > 0.1  # the pieces lie in different places
 
 
 def test_erased_rectangles_have_the_share_that_they_should():
@@ -95,8 +108,6 @@ def test_randaugment_without_strength_moves_nothing():
 
 def test_the_operations_of_randaugment():
     """Each against what it says: a quarter of a turn, a shift by pixels, PIL's own equalize."""
-    from PIL import Image, ImageOps
-
     shift = np.asarray(_warp(IMAGES[0], jnp.asarray([[1.0, 0, 0], [0, 1.0, 0.25]])))  # a quarter of half the image
     chex.assert_trees_all_close(shift[:, :7], np.asarray(IMAGES[0])[:, 1:], atol=1e-5)
     assert np.abs(shift[:, 7]).max() == 0
@@ -110,6 +121,29 @@ def test_the_operations_of_randaugment():
             np.round(found * 255).astype(np.uint8), np.asarray(ImageOps.equalize(Image.fromarray(levels)))
         )
     assert len(_COLOURS) + _GEOMETRIC == 15
+
+
+STRONGER = 1 + 0.9 * 0.6
+PILS = {
+    0: lambda image: ImageOps.autocontrast(image),
+    2: lambda image: ImageOps.invert(image),
+    3: lambda image: ImageOps.posterize(image, 4 - int(0.6 * 4)),
+    4: lambda image: ImageOps.solarize(image, 256 - int(0.6 * 256)),
+    6: lambda image: ImageEnhance.Color(image).enhance(STRONGER),
+    7: lambda image: ImageEnhance.Contrast(image).enhance(STRONGER),
+    8: lambda image: ImageEnhance.Brightness(image).enhance(STRONGER),
+    9: lambda image: ImageEnhance.Sharpness(image).enhance(STRONGER),
+}
+
+
+@pytest.mark.parametrize("which", list(PILS))
+def test_colours_are_pils(which):
+    """To two levels of 255: PIL rounds in between."""
+    pixels = np.random.default_rng(1).integers(20, 200, (16, 16, 3)).astype(np.uint8)
+    theirs = np.asarray(PILS[which](Image.fromarray(pixels))).astype(np.float32)
+    ours = _COLOURS[which](jnp.asarray(pixels[None] / np.float32(255)), 0.6, jnp.ones((1, 1, 1, 1)))[0]
+    assert np.abs(np.asarray(ours) * 255 - theirs).max() <= 2
+    assert which == 0 or np.abs(theirs - pixels).max() > 5
 
 
 def test_randaugment_stays_in_range_and_follows_its_key():

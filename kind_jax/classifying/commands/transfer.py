@@ -34,12 +34,12 @@ class Arguments:
 
 def _source(args: list[str]) -> tuple[Path, ClassifyRun]:
     """The source among the arguments, and its settings, which are the defaults of all others."""
-    from kind_jax.classifying.start import settings_of
+    from kind_jax.transfer.whole import settings_of
 
     path = source_among(args)
     if path is None:
         raise UserError("the source is missing, but it must be a run or an artifact of a classifier.")
-    return Path(path), settings_of(Path(path), "the source")
+    return Path(path), settings_of(Path(path), ClassifyRun, "the source")
 
 
 def run(args: list[str]) -> int:
