@@ -19,6 +19,7 @@ from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.deploy.bundle import Bundle
+    from kind_jax.train.loop import Summary
 
 # The type of an option that takes classes; nothing at all is the empty tuple.
 Classes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS [CLASS ...]")]
@@ -94,6 +95,22 @@ def say_paths(headline: str, paths: Mapping[str, Path]) -> None:
     for name, path in paths.items():
         if path.exists():
             print(f"  {name:<{width}}  {path}")
+
+
+def say_run(summary: Summary, steps: int) -> int:
+    """How a training run ended, and where everything lies; returns its exit code. One host of several says it."""
+    from kind_jax.train import hosts
+    from kind_jax.train.ending import EXIT_RESTARTABLE
+
+    if hosts.is_first():
+        print(f"waits: {summary.waits}")
+        state = "finished" if summary.step >= steps else "stopped"
+        names = {"checkpoints": "checkpoints", "metrics": "metrics.jsonl", "samples": "samples", "best": "best"}
+        say_paths(
+            f"{state} at step {summary.step} of {steps} after {summary.seconds:.0f} s",
+            {name: summary.directory / file for name, file in (names | {"config": "config.json"}).items()},
+        )
+    return EXIT_RESTARTABLE if summary.interrupted else 0
 
 
 def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

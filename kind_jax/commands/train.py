@@ -10,14 +10,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import option, say_paths
+from kind_jax.commands.console import option, say_run
 from kind_jax.commands.given import base_config
 from kind_jax.commands.kinds import PLAIN, for_settings
 from kind_jax.config import Config, RunConfig, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
 from kind_jax.kinds import KINDS
-from kind_jax.train.ending import EXIT_RESTARTABLE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,17 +79,4 @@ def run(args: list[str]) -> int:
     if start is not None:
         config, initial = start.begin_run(config, parsed.init, directory)
     summary = train(config, directory, stop_after=parsed.stop_after, resume=parsed.resume, initial=initial)
-    if not hosts.is_first():
-        return EXIT_RESTARTABLE if summary.interrupted else 0
-    print(f"waits: {summary.waits}")
-    state = "finished" if summary.step >= config.train.steps else "stopped"
-    say_paths(
-        f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
-        {
-            "checkpoints": directory / "checkpoints",
-            "metrics": directory / "metrics.jsonl",
-            **{name: directory / name for name in ("samples", "best") if (directory / name).is_dir()},
-            "config": directory / "config.json",
-        },
-    )
-    return EXIT_RESTARTABLE if summary.interrupted else 0
+    return say_run(summary, config.train.steps)

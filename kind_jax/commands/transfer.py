@@ -8,12 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kind_jax.commands.console import option, say_paths
+from kind_jax.commands.console import option, say_run
 from kind_jax.commands.given import base_config
 from kind_jax.config import Config, OptimizerConfig, TransferConfig, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
-from kind_jax.train.ending import EXIT_RESTARTABLE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,11 +96,4 @@ def run(args: list[str]) -> int:
             f"{cost.optimizer_bytes / 1e6:.1f} MB of optimizer state"
         )
     summary = transfer(bundle, config, parsed.workdir, stop_after=parsed.stop_after, resume=parsed.resume)
-    if not hosts.is_first():
-        return EXIT_RESTARTABLE if summary.interrupted else 0
-    state = "finished" if summary.step >= config.train.steps else "stopped"
-    say_paths(
-        f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
-        {name: parsed.workdir / name for name in ("checkpoints", "metrics.jsonl", "samples", "config.json")},
-    )
-    return EXIT_RESTARTABLE if summary.interrupted else 0
+    return say_run(summary, config.train.steps)

@@ -9,11 +9,10 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.classifying.config import ClassifyRun
-from kind_jax.commands.console import say_paths
+from kind_jax.commands.console import say_run
 from kind_jax.commands.kinds import PLAIN, source_among
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
-from kind_jax.train.ending import EXIT_RESTARTABLE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,13 +65,4 @@ def run(args: list[str]) -> int:
     source = open_bundle(parsed.source, weights=parsed.weights, kind=ClassifyRun)
     config, weights = start.transferred(parsed.settings, source)
     summary = train(config, directory, stop_after=parsed.stop_after, initial=lambda: weights)
-    if not hosts.is_first():
-        return EXIT_RESTARTABLE if summary.interrupted else 0
-    print(f"waits: {summary.waits}")
-    state = "finished" if summary.step >= config.train.steps else "stopped"
-    names = ("checkpoints", "metrics.jsonl", "best", "config.json")
-    say_paths(
-        f"{state} at step {summary.step} of {config.train.steps} after {summary.seconds:.0f} s",
-        {name: directory / name for name in names},
-    )
-    return EXIT_RESTARTABLE if summary.interrupted else 0
+    return say_run(summary, config.train.steps)
