@@ -17,6 +17,8 @@ class Kind(NamedTuple):
       config: a :class:`kind_jax.config.RunConfig` whose ``task`` is the name of this kind.
       task: makes a :class:`kind_jax.train.task.Task` of such a config.
       start: how a run begins from another model, a module like :mod:`kind_jax.transfer.whole`; None: never.
+      held: what an artifact holds, where that is not all of the network ``config.model``: a module with ``shapes`` and
+        ``least_parameters`` of a config.
       verbs: commands that are others for this kind than for diffusion: for each its module, like those in
         :mod:`kind_jax.commands`.
     """
@@ -24,10 +26,13 @@ class Kind(NamedTuple):
     config: str
     task: str
     start: str | None = None
+    held: str | None = None
     verbs: Mapping[str, str] = {}
 
 
 DEFAULT = "diffusion"  # of configs that were saved when there was no other
+
+_NEED_ALL = ("evaluate", "sample", "compose", "transfer", "grow", "shrink", "inspect")  # of a model, not a module
 
 KINDS = {
     DEFAULT: Kind(
@@ -46,6 +51,16 @@ KINDS = {
             "transfer": "kind_jax.classifying.commands.transfer",
         },
     ),
+    **{
+        f"{whole}-module": Kind(
+            config=f"kind_jax.assembling.config:{config}",
+            task="kind_jax.assembling.task:ModuleTask",
+            held="kind_jax.assembling.held",
+            verbs={"report": "kind_jax.assembling.commands.report"}
+            | dict.fromkeys(_NEED_ALL, "kind_jax.assembling.commands.part"),
+        )
+        for whole, config in (("classification", "ClassifierModuleRun"), (DEFAULT, "DiffusionModuleRun"))
+    },
 }
 
 

@@ -27,7 +27,8 @@ MODULES = {
 
 def module(config: Any, init: Initializer) -> nnx.Module:
     """The network of these settings."""
-    return load(MODULES[type(config).__name__])(config, init=init)
+    name = next(each.__name__ for each in type(config).__mro__ if each.__name__ in MODULES)
+    return load(MODULES[name])(config, init=init)
 
 
 @functools.lru_cache(maxsize=32)

@@ -55,6 +55,9 @@ class LinearTask:
     def fixed(self):
         return {}
 
+    def fixed_shapes(self):
+        return jax.eval_shape(self.fixed)
+
     def draw(self, batch, key):
         return Drawn(batch["image"] + 0.1 * jax.random.normal(key, batch["image"].shape), batch["label"])
 
@@ -72,8 +75,8 @@ class LinearTask:
     def flops(self):
         return 6.0 * self.config.train.batch * 64 * 10
 
-    def watch(self, state, mesh, directory, step):
-        del mesh
+    def watch(self, state, fixed, mesh, directory, step):
+        del fixed, mesh
         (directory / f"bias_{step}.txt").write_text(str(np.asarray(state.collections["params"]["head"]["bias"])))
         return {"bias": float(np.asarray(state.collections["params"]["head"]["bias"])[0])}
 

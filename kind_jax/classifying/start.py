@@ -11,6 +11,7 @@ import numpy as np
 
 from kind_jax import model, partition
 from kind_jax.classifying.config import ClassifyRun
+from kind_jax.config import is_of
 from kind_jax.config.networks import ViTConfig
 from kind_jax.config.roles import COMPUTED, TRANSFER, WHOLE, Role, compare, settings_with
 from kind_jax.config.training import CollectionConfig
@@ -145,4 +146,4 @@ def _saved(directory: Path) -> ClassifyRun | None:
     if not (directory / "config.json").is_file():
         return None
     saved = load_config(directory)  # one of another kind is refused where the settings are compared
-    return saved if isinstance(saved, ClassifyRun) and saved.source is not None else None
+    return saved if is_of(saved, ClassifyRun) and saved.source is not None else None

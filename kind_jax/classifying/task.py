@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kind_jax import model, partition
 from kind_jax.classifying import augment, best, cost, fits, network
-from kind_jax.classifying.accuracy import measure
+from kind_jax.classifying.accuracy import Accuracy, measure
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config.networks import ViTConfig
 from kind_jax.data.dataset import open_dataset
@@ -88,6 +88,9 @@ class ClassifyTask:
     def fixed(self) -> partition.Collections:
         return {}
 
+    def fixed_shapes(self) -> partition.Collections:
+        return {}
+
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         config, settings, keys = self.config, self.config.model, jax.random.split(key, 3)
         labels = batch["label"]
@@ -129,13 +132,27 @@ class ClassifyTask:
     def flops(self) -> float:
         return 3.0 * cost.forward(self.config.model) * self.config.train.batch
 
-    def watch(self, state: TrainState, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
+    def watch(
+        self, state: TrainState, fixed: partition.Collections, mesh: Mesh, directory: Path, step: int
+    ) -> dict[str, float]:
         """Accuracy on the held-out split, and the weights if they are the best so far by it."""
-        config, dataset, weights = self.config, _holdout(self.config), _weights(self.config, state)
-        found = measure(config.model, weights, dataset, batch=config.train.batch, mesh=mesh)
+        del fixed
+        config, weights = self.config, _weights(self.config, state)
+        found = self._measured(weights, mesh)
         chosen = best.Best(step=step, split=config.holdout, top1=found.top1, count=found.count)
-        best.keep(directory, config, weights, dataset.class_names, chosen)
-        return {f"{config.holdout}_{name}": value for name, value in found.figures.items()}
+        best.keep(directory, config, weights, _holdout(config).class_names, chosen)
+        return self._named(found)
+
+    def show(self, weights: partition.Collections, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
+        """Accuracy of these weights on the held-out split, and nothing kept."""
+        del directory, step
+        return self._named(self._measured(weights, mesh))
+
+    def _measured(self, weights: partition.Collections, mesh: Mesh) -> Accuracy:
+        return measure(self.config.model, weights, _holdout(self.config), batch=self.config.train.batch, mesh=mesh)
+
+    def _named(self, found: Accuracy) -> dict[str, float]:
+        return {f"{self.config.holdout}_{name}": value for name, value in found.figures.items()}
 
 
 @functools.lru_cache(maxsize=4)
@@ -152,6 +169,6 @@ def _paths(settings: object, count: int, key: PRNGKeyArray) -> Float[Array, "B L
     """1 / (1 - rate) where a branch is kept and 0 where it is dropped; without stochastic depth, nothing."""
     if not isinstance(settings, ViTConfig) or not settings.drop_path:
         return jnp.zeros((count, 0, 2))
-    rates = np.linspace(0, settings.drop_path, settings.depth, dtype=np.float32)[None, :, None]
+    rates = np.asarray(settings.drop_rates, np.float32)[None, :, None]
     kept = jax.random.bernoulli(key, 1 - rates, (count, settings.depth, 2))
     return kept / (1 - rates)

@@ -11,7 +11,7 @@ import pydantic
 
 from kind_jax.commands.console import option
 from kind_jax.commands.repeated import dataclasses_of, values_of
-from kind_jax.config import RunConfig, presets
+from kind_jax.config import RunConfig, is_of, presets
 from kind_jax.errors import UserError
 
 C = typing.TypeVar("C", bound=RunConfig)
@@ -37,7 +37,7 @@ def base_config(arguments: type, args: list[str], without: C, kind: type[C] | No
         if {"-h", "--help"} & set(args):  # which does not need what is missing
             return without
         raise
-    if not isinstance(config, kind or type(without)):
+    if not is_of(config, kind or type(without)):
         raise UserError(f"--config {path} is of the kind {config.task!r}, but it must be {without.task!r} here.")
     return config  # pyright: ignore[reportReturnType]
 

@@ -82,9 +82,11 @@ def _say(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: fl
     mesh, state = config.mesh, step.state
     rows = {
         "parameters": state.parameters, "moving average": state.average, "optimizer": state.optimizer,
-        "counters": state.counters, "input batch": step.batch, "temporary": step.temporary,
+        "counters": state.counters, "frozen": state.fixed, "input batch": step.batch, "temporary": step.temporary,
         "metrics": step.outputs, "total": step.memory,
     }  # fmt: skip
+    if not state.fixed:
+        del rows["frozen"]
     print(
         f"{step.devices} devices: data {mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}; "
         f"batch {config.train.batch} in {config.train.accumulate} micro-batches; compiled in {step.seconds:.0f} s"

@@ -10,7 +10,7 @@ from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.factored import Contraction, Energy, FactorConfig, Form, Projection
 from kind_jax.config.model import ModelConfig, TimeFrequencies, dit
 from kind_jax.config.published import imagenet, onto, published
-from kind_jax.config.run import Config, RunConfig, from_json, load_file, to_json
+from kind_jax.config.run import Config, RunConfig, from_json, is_of, load_file, to_json
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
 
@@ -36,6 +36,7 @@ __all__ = [
     "dit",
     "from_json",
     "imagenet",
+    "is_of",
     "load_file",
     "onto",
     "published",

@@ -181,6 +181,12 @@ class Transformer:
         require(len(set(names)) == len(names), "model.factor.ranks", names, "free of repetitions")
 
     @property
+    def stacks(self) -> tuple[int, ...]:
+        """Depths of the stacks that the blocks are held in, see :mod:`kind_jax.nn.stack`: all in one, but for a network
+        of which parts alone are trained (:mod:`kind_jax.assembling.cuts`)."""
+        return (self.depth,)
+
+    @property
     def forms(self) -> dict[str, Form]:
         """The form of every projection of every block by its name, like ``3/qkv``, blocks in order."""
         ranks = self.factor.ranks

@@ -164,6 +164,12 @@ class ViTConfig(Transformer, ClassifierConfig):
         return super().tailors if self.gate == "superclass" else 0
 
     @property
+    def drop_rates(self) -> tuple[float, ...]:
+        """The rate of ``drop_path`` of each block."""
+        last = max(self.depth - 1, 1)
+        return tuple(self.drop_path * i / last for i in range(self.depth))
+
+    @property
     def tokens(self) -> int:
         """Patches of an image, and the class token."""
         return (self.size // self.patch) ** 2 + (self.pool == "token")
@@ -177,6 +183,7 @@ class ResNetConfig(ClassifierConfig):
       depth: 20, 32, 44, 56 or 110 for the type for small images (a stem of 3 x 3, three stages of 16, 32 and 64
         channels); 18, 34 or 50 for ImageNet's, as torchvision has it (a stem of 7 x 7 and a pool; 50 with bottlenecks,
         whose 3 x 3 convolution has the stride).
+      stages: blocks of each stage, where these are not those of ``depth``, which then says the type alone.
       width: multiplier of all channels.
       shortcut: how a block's input meets its output where their shapes differ: ``conv1`` and ``conv3``, a convolution
         of 1 x 1 or 3 x 3 with its norm; ``pad``, every second pixel and channels of zeros (option A, no parameters).
@@ -188,13 +195,14 @@ class ResNetConfig(ClassifierConfig):
 
     network: Literal["resnet"] = "resnet"
     depth: int = 20
+    stages: tuple[int, ...] | None = None
     width: float = 1.0
     shortcut: Literal["conv1", "conv3", "pad"] = "conv1"
     momentum: float = 0.1
     norm_eps: float = 1e-5
 
     roles: ClassVar[dict[Role, str]] = {
-        Role.WEIGHTS: "network channels mean std depth width shortcut norm_eps",
+        Role.WEIGHTS: "network channels mean std depth stages width shortcut norm_eps",
         Role.IMAGES: "size",
         Role.CLASSES: "num_classes",
         Role.TRAINING: "momentum",
@@ -207,6 +215,10 @@ class ResNetConfig(ClassifierConfig):
             return
         known = (*_SMALL, *_BLOCKS)
         require(self.depth in known, "model.depth", self.depth, f"one of {', '.join(map(str, known))}")
+        if self.depth in known and self.stages is not None:
+            count = 4 if self.imagenet else 3
+            possible = len(self.stages) == count and all(1 <= n <= 1000 for n in self.stages)
+            require(possible, "model.stages", self.stages, f"{count} numbers of blocks, each 1 or more, at most 1000")
         require(0 < self.width <= 64 and self.channels_of(0) >= 1, "model.width", self.width, "above 0, at most 64")
         require(0 < self.momentum <= 1, "model.momentum", self.momentum, "above 0 and at most 1")
         require(0 < self.norm_eps <= 1, "model.norm_eps", self.norm_eps, "positive and at most 1")
@@ -223,11 +235,18 @@ class ResNetConfig(ClassifierConfig):
     @property
     def blocks(self) -> tuple[int, ...]:
         """Blocks of each stage."""
+        if self.stages is not None:
+            return self.stages
         return _BLOCKS[self.depth] if self.imagenet else ((self.depth - 2) // 6,) * 3
 
     @property
     def bottleneck(self) -> bool:
         return self.depth >= 50 and self.imagenet
+
+    @property
+    def settled_stages(self) -> tuple[int, ...]:
+        """Stages whose norms use their running statistics even in training, as they are parts that do not train."""
+        return ()
 
     def channels_of(self, stage: int) -> int:
         """Channels of the 3 x 3 convolutions of a stage."""

@@ -65,8 +65,8 @@ _ROLES: dict[type, dict[Role, str]] = {
         Role.UPKEEP: "skip_bad",
     },
     OptimizerConfig: {
-        Role.TRAINING: "method learning_rate schedule warmup warmup_start minimum b1 b2 eps momentum nesterov clip "
-        "lazy_tailors rules"
+        Role.TRAINING: "method learning_rate schedule epoch warmup warmup_start minimum b1 b2 eps momentum nesterov "
+        "clip lazy_tailors rules"
     },
     CollectionConfig: {Role.TRAINING: "learning_rate weight_decay freeze thaw"},
     MeshConfig: {Role.PLACE: "data fsdp tensor"},

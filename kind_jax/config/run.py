@@ -9,7 +9,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import pydantic
 
@@ -22,6 +22,8 @@ from kind_jax.errors import UserError
 from kind_jax.kinds import DEFAULT, KINDS, load
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.text import printable
+
+C = TypeVar("C", bound="RunConfig")
 
 LIMIT = 64 << 20  # bytes of a saved config; a million classes in groups take ten million
 
@@ -84,6 +86,11 @@ class Config(RunConfig):
             self.sampler.steps,
             f"at most diffusion.train_steps, which is {self.diffusion.train_steps}",
         )
+
+
+def is_of(config: object, kind: type[C]) -> TypeGuard[C]:
+    """Whether ``config`` is of a kind of run, whose settings those of another kind may extend; RunConfig is any."""
+    return isinstance(config, kind) and (kind is RunConfig or config.task == kind.task)
 
 
 @functools.lru_cache

@@ -162,9 +162,11 @@ class OptimizerConfig:
       method: ``adamw`` (Loshchilov & Hutter 2019); ``sgd`` with momentum; ``muon`` (Jordan et al. 2024; optax's, its
         updates scaled to the size of AdamW's) for the kernels of blocks and stages, and AdamW for everything else.
       learning_rate: peak learning rate.
-      schedule: ``constant`` or ``cosine`` decay over the run, after the warm-up.
+      schedule: ``constant`` or ``cosine`` decay over the run, after the warm-up; or ``deit``, as DeiT's code has it:
+        one rate an epoch, which was due one epoch before, on a cosine that the warm-up cuts into and does not shift.
+      epoch: steps of an epoch of ``deit``.
       warmup: steps in which the rate rises linearly.
-      warmup_start, minimum: the rates that the warm-up starts from and that ``cosine`` ends at, relative to the peak.
+      warmup_start, minimum: the rates that the warm-up starts from and that the decay ends at, relative to the peak.
       b1, b2, eps: AdamW's, also of what Muon leaves to it.
       momentum, nesterov: of SGD and of Muon.
       clip: bound on the global norm of the gradient; None does not clip.
@@ -178,7 +180,8 @@ class OptimizerConfig:
 
     method: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: float = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "deit"] = "constant"
+    epoch: int | None = None
     warmup: int = 0
     warmup_start: float = 0.0
     minimum: float = 0.0
@@ -202,7 +205,10 @@ class OptimizerConfig:
         require(0 <= self.warmup < 2**31, "optimizer.warmup", self.warmup, "between 0 and 2147483647")
         for name in ("warmup_start", "minimum"):
             require(0 <= getattr(self, name) <= 1, f"optimizer.{name}", getattr(self, name), "between 0 and 1")
-        possible = self.minimum == 0 or self.schedule == "cosine"
+        epochs = self.epoch is not None and self.epoch >= 1 and self.warmup % self.epoch == 0
+        wanted = "a number of steps that divides optimizer.warmup for optimizer.schedule 'deit', and None else"
+        require(epochs if self.schedule == "deit" else self.epoch is None, "optimizer.epoch", self.epoch, wanted)
+        possible = self.minimum == 0 or self.schedule != "constant"
         require(possible, "optimizer.minimum", self.minimum, "0 for optimizer.schedule 'constant'")
         possible = self.warmup_start == 0 or self.warmup > 0
         require(possible, "optimizer.warmup_start", self.warmup_start, "0 where optimizer.warmup is 0")

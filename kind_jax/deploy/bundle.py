@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from kind_jax import adapters, finite, model, partition, sampling
 from kind_jax.classes import ClassList, labels_of, numbers_of
-from kind_jax.config import Config, RunConfig, SamplerConfig
+from kind_jax.config import Config, RunConfig, SamplerConfig, is_of
 from kind_jax.config.check import check_choice, check_seed, require
 from kind_jax.deploy import artifact
 from kind_jax.deploy.class_mixture import gate_of
@@ -159,7 +159,7 @@ def check_bundle(value: object, name: str = "bundle", kind: type[RunConfig] = Co
     """
     require(isinstance(value, Bundle), name, value, "a model, as kind_jax.open_bundle(path) gives")
     assert isinstance(value, Bundle)
-    if not isinstance(value.config, kind):
+    if not is_of(value.config, kind):
         where = "" if str(value.origin) == name else f" (from {value.origin})"
         raise UserError(f"{name} is of the kind {value.config.task!r}{where}, but it must be {kind.task!r} here.")
 
@@ -296,7 +296,7 @@ def _newest(
     names = tuple(checkpoint.read_meta(directory, step)["class_names"])
     groups = groups_of(config, None if classes is None else numbers_of(classes, names))
     collections = checkpoint.load_collections(directory, step, task_of(config), weights=weights)
-    if isinstance(config, Config):
+    if is_of(config, Config):
         collections = adapters.merge(config.transfer, collections)
     if classes is not None and collections[partition.TAILORS]:
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], groups)

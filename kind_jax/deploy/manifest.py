@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
@@ -24,6 +26,7 @@ import pydantic
 from kind_jax import model, partition, sealed
 from kind_jax.config import RunConfig
 from kind_jax.config.check import STRICT, problem
+from kind_jax.config.roles import Role, role_of
 from kind_jax.deploy.identity import from_metadata
 from kind_jax.deploy.record import Composition
 from kind_jax.errors import UserError
@@ -114,9 +117,16 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     return fields if config.task == DEFAULT else {**fields, "config": {"task": config.task, **fields["config"]}}
 
 
+def _held(config: RunConfig) -> ModuleType | None:
+    where = KINDS[config.task].held
+    return None if where is None else importlib.import_module(where)
+
+
 def shapes_of(config: RunConfig) -> dict[str, Any]:
     """Collections as shapes and dtypes, where ``tailors`` are those of one group."""
-    shapes = dict(model.definition(config.model)[1])  # pyright: ignore[reportAttributeAccessIssue]
+    held = _held(config)
+    found = model.definition(config.model)[1] if held is None else held.shapes(config)  # pyright: ignore[reportAttributeAccessIssue]
+    shapes = dict(found)
     shapes[TAILORS] = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes[TAILORS])
     return shapes
 
@@ -144,7 +154,7 @@ def read_manifest(directory: Path, *, alone: bool = False) -> Manifest:
 
 
 def without_path(config: C, *, whole: bool = False) -> C:
-    """``config`` without the folders that data sets and the autoencoder were in.
+    """``config`` without the folders that data sets, the autoencoder and other models were in.
 
     Args:
       whole: whether the path of a folder of images stays as it is; else its last part does, since others need not know
@@ -153,7 +163,20 @@ def without_path(config: C, *, whole: bool = False) -> C:
     path = config.data.path if config.data.source == "folder" else None
     if path is not None and not whole:
         path = os.path.basename(os.path.abspath(path)) or None
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path, vae=None))
+    config = _nowhere(config)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
+
+
+def _nowhere(settings: Any) -> Any:
+    """Settings that are nested in each other, without any path."""
+    changes = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _nowhere(value)
+        elif isinstance(value, str) and role_of(type(settings), field.name) is Role.PLACE:
+            changes[field.name] = None
+    return dataclasses.replace(settings, **changes)
 
 
 def _refuse_link(path: Path) -> None:
@@ -284,7 +307,8 @@ def _check_arrays(manifest: Manifest, path: Path) -> None:
         if not 0 <= room <= HEADER_LIMIT + 8:
             raise UserError(f"{path} is damaged: '{name}' has {info.bytes} bytes for {info.elements} numbers.")
     config: Any = manifest.config
-    shared, dense, own = config.model.least_parameters
+    held = _held(config)
+    shared, dense, own = config.model.least_parameters if held is None else held.least_parameters(config)
     for name, least in (
         (shared_file(LEARNGENES), shared),
         (shared_file(PARAMS), dense),

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kind_jax import adapters, model, partition, sampling
+from kind_jax import model, partition, sampling
 from kind_jax.config import Config
 from kind_jax.errors import UserError
 from kind_jax.images import grid, save_png
 from kind_jax.train import hosts, sharding
-from kind_jax.train import state as states
-from kind_jax.train.state import TrainState
 from kind_jax.vae import decode_in_batches, pictures
 
 ROWS, COLUMNS = 6, 10
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _weights(config: Config, state: TrainState) -> partition.Collections:
-    return adapters.merge(config.transfer, states.averaged(config, state))
-
-
-def save_samples(config: Config, state: TrainState, mesh: Mesh, path: Path) -> None:
-    """Class-conditional samples of the averaged weights, a column for each of up to ten classes, decoded if latents."""
+def save_samples(config: Config, weights: partition.Collections, mesh: Mesh, path: Path) -> None:
+    """Class-conditional samples of these weights, a column for each of up to ten classes, decoded if latents."""
     count = config.model.num_classes
     columns = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).astype(np.int32))
     labels = np.tile(columns, ROWS)
     gates = model.class_gate(config.model)
     try:
         images = sampling.draw(
-            config, _weights(config, state), labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
+            config, weights, labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),
             null_gate=gates(jnp.asarray(labels), jnp.ones(len(labels), bool)), seed=config.train.seed,
             sharding=sharding.replicated(mesh),
         )  # fmt: skip

@@ -23,6 +23,7 @@ from kind_jax.diffusion.process import make_process
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import Gate
 from kind_jax.train import hosts
+from kind_jax.train import state as states
 from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
 from kind_jax.train.task import Bank, Batch, Loss
@@ -97,6 +98,9 @@ class DiffusionTask:
     def fixed(self) -> partition.Collections:
         return {}
 
+    def fixed_shapes(self) -> partition.Collections:
+        return {}
+
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         config, keys = self.config, jax.random.split(key, 4)
         images, labels = batch["image"], batch["label"]
@@ -139,10 +143,22 @@ class DiffusionTask:
         2022, PaLM, appendix B)."""
         return 3.0 * cost.products(self.config.model, self.config.train.batch).total
 
-    def watch(self, state: TrainState, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
+    def watch(
+        self, state: TrainState, fixed: partition.Collections, mesh: Mesh, directory: Path, step: int
+    ) -> dict[str, float]:
         """A grid of class-conditional samples."""
-        samples.save_samples(self.config, state, mesh, directory / "samples" / f"step_{step:07d}.png")
+        del fixed
+        return self.show(_weights(self.config, state), mesh, directory, step)
+
+    def show(self, weights: partition.Collections, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
+        """A grid of class-conditional samples of these weights."""
+        samples.save_samples(self.config, weights, mesh, directory / "samples" / f"step_{step:07d}.png")
         return {}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _weights(config: Config, state: TrainState) -> partition.Collections:
+    return adapters.merge(config.transfer, states.averaged(config, state))
 
 
 @functools.lru_cache(maxsize=32)

@@ -64,6 +64,7 @@ def _depth(found: Found, origin: object) -> int:
 
 def write(config: ResNetConfig, collections: partition.Collections, program: str) -> StateDict:
     """The inverse of :func:`read`; see :func:`kind_jax.interchange.torchvision.write`."""
+    require(config.stages is None, "model.stages", config.stages, f"None for {program}")
     require(config.imagenet, "model.depth", config.depth, f"18, 34 or 50 for {program}, which lacks the small type")
     classifier.check_eps(config, _EPS, program)
     return classifier.write(places(config), config, collections)

@@ -21,7 +21,7 @@ from kind_jax.nn.embed import LabelEmbedding, TimeEmbedding, patchify, position_
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
-from kind_jax.nn.stack import only_rows_in_use, over_depth, stack
+from kind_jax.nn.stack import only_rows_in_use, over_depth, stacks
 
 
 def layer_norm(x: Float[Array, "B T D"], eps: float = 1e-6) -> Float[Array, "B T D"]:
@@ -112,7 +112,7 @@ class DiT(nnx.Module):
             LabelEmbedding(config.num_classes, config.width, init=init) if config.label_embedding else None
         )
         if config.factor.ranks is None:
-            self.blocks = stack(lambda: Block(config, 0, init=init), config.depth)
+            self.blocks = stacks(lambda: Block(config, 0, init=init), config.stacks)
         else:
             self.blocks = Blocks([Block(config, i, init=init) for i in range(config.depth)])
         self.final = FinalLayer(config.width, area * config.out_channels, init=init)
@@ -147,6 +147,6 @@ class DiT(nnx.Module):
             bank, gate = only_rows_in_use(layers["tailors"], gate)
             return partition.join(graphdef, {**layers, "tailors": bank})(x, c, gate, remat=config.remat)
         return over_depth(
-            blocks, x, gate, lambda block, x, gate, _: block(x, c, gate), unroll=config.scan_unroll or config.depth,
+            blocks, x, gate, lambda block, x, gate, _: block(x, c, gate), unroll=config.scan_unroll,
             remat=config.remat,
         )  # fmt: skip

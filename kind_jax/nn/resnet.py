@@ -126,15 +126,16 @@ class ResNet(nnx.Module):
 
     def features(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B C_out"]:
         """What the head sees: means over the image."""
-        x = jax.nn.relu(self.norm(self.stem(images.astype(self.config.dtype)), train=train))
+        moves = train and 0 not in self.config.settled_stages
+        x = jax.nn.relu(self.norm(self.stem(images.astype(self.config.dtype)), train=moves))
         if self.config.imagenet:
             x = jax.lax.reduce_window(
                 x, jnp.asarray(-jnp.inf, x.dtype), jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
                 ((0, 0), (1, 1), (1, 1), (0, 0)),
             )  # fmt: skip
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
             for block in stage:
-                x = block(x, train=train)
+                x = block(x, train=train and i not in self.config.settled_stages)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 

@@ -5,7 +5,7 @@ Dimensions: B samples, T tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,9 @@ from jaxtyping import Array, Float
 
 from kind_jax import partition
 from kind_jax.nn.gate import Gate
+
+DEPTH_AXIS = {partition.LEARNGENES: 0, partition.TAILORS: 1, partition.PARAMS: 0}
+"""Where the leaves of stacked blocks have their depth, by collection."""
 
 
 def stack(make: Callable[[], nnx.Module], depth: int) -> nnx.Module:
@@ -28,8 +31,30 @@ def stack(make: Callable[[], nnx.Module], depth: int) -> nnx.Module:
     def stacked(name: str, axis: int) -> Any:
         return jax.tree.map(lambda *leaves: _pile(leaves, axis), *(layer[name] for layer in layers))
 
-    axes = {partition.LEARNGENES: 0, partition.TAILORS: 1, partition.PARAMS: 0}
-    return partition.join(definitions[0], {name: stacked(name, axis) for name, axis in axes.items()})
+    return partition.join(definitions[0], {name: stacked(name, axis) for name, axis in DEPTH_AXIS.items()})
+
+
+class Stacks(nnx.Module):
+    """Several stacks, one after the other, as attributes "0", "1", ...: each is differentiated, or not, as a whole."""
+
+    def __init__(self, stacks: Sequence[nnx.Module]) -> None:
+        self.length = len(stacks)
+        for i, each in enumerate(stacks):
+            setattr(self, str(i), each)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, str(i)) for i in range(self.length))
+
+
+def stacks(make: Callable[[], nnx.Module], depths: Sequence[int]) -> nnx.Module:
+    """Blocks of one form as one :func:`stack`, or as :class:`Stacks` where there are several ``depths``."""
+    return stack(make, depths[0]) if len(depths) == 1 else Stacks([stack(make, depth) for depth in depths])
+
+
+def depth_of(blocks: nnx.Module) -> int:
+    """Blocks of a :func:`stack`."""
+    found = partition.split(blocks)[1]
+    return next(leaf.shape[DEPTH_AXIS[name]] for name, tree in found.items() for leaf in jax.tree.leaves(tree))
 
 
 def _pile(leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
@@ -53,15 +78,24 @@ def over_depth(
     blocks: nnx.Module, x: Float[Array, "B T D"], gate: Gate,
     call: Callable[[Any, Array, Gate, Any], Array], *, unroll: int, remat: bool, each: Any = None,
 ) -> Float[Array, "B T D"]:  # fmt: skip
-    """``x`` after all blocks of a :func:`stack`.
+    """``x`` after all blocks.
 
     Args:
+      blocks: what :func:`stacks` has made.
       call: a block, its input, the gate over what is left of the bank, and what there is for this block alone.
-      unroll: blocks in one iteration of the scan.
+      unroll: blocks in one iteration of the scan; 0 is the whole stack.
       remat: whether the backward pass computes each block again instead of keeping its activations.
       each: a tree of arrays with the depth in front, for ``call``.
     """
+    if isinstance(blocks, Stacks):
+        begin = 0
+        for part in blocks:
+            end = begin + depth_of(part)
+            own = jax.tree.map(lambda a, span=slice(begin, end): a[span], each)
+            x, begin = over_depth(part, x, gate, call, unroll=unroll, remat=remat, each=own), end
+        return x
     graphdef, layers = partition.split(blocks)
+    depth = depth_of(blocks)
     bank, gate = only_rows_in_use(layers["tailors"], gate)
     layers["tailors"] = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), bank)
 
@@ -70,4 +104,4 @@ def over_depth(
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)
-    return jax.lax.scan(body, x, (layers, each), unroll=unroll)[0]
+    return jax.lax.scan(body, x, (layers, each), unroll=unroll or depth)[0]

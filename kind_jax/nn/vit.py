@@ -17,7 +17,7 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
 from kind_jax.nn.norm import LayerNorm
-from kind_jax.nn.stack import over_depth, stack
+from kind_jax.nn.stack import over_depth, stacks
 
 _STDDEV = 0.02
 
@@ -72,7 +72,7 @@ class ViT(nnx.Module):
         token = config.pool == "token"
         self.class_token = nnx.Param(init.normal(config.width, stddev=_STDDEV)) if token else None
         self.position = nnx.Param(init.normal(config.tokens, config.width, stddev=_STDDEV))
-        self.blocks = stack(lambda: Block(config, 0, init=init), config.depth)
+        self.blocks = stacks(lambda: Block(config, 0, init=init), config.stacks)
         self.norm = LayerNorm(config.width, eps=config.norm_eps, init=init)
         self.head = Dense(config.width, config.num_classes, init=init, stddev=_STDDEV)
 
@@ -108,7 +108,7 @@ class ViT(nnx.Module):
         x = x + self.position[...].astype(dtype)[None]
         x = over_depth(
             self.blocks, x, gate, lambda block, x, gate, paths: block(x, gate, paths), each=paths,
-            unroll=config.scan_unroll or config.depth, remat=config.remat,
+            unroll=config.scan_unroll, remat=config.remat,
         )  # fmt: skip
         x = self.norm(x)
         return x[:, 0] if config.pool == "token" else jnp.mean(x, axis=1)

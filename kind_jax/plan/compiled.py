@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from kind_jax.config import Config, MeshConfig, RunConfig
+from kind_jax.config import Config, MeshConfig, RunConfig, is_of
 from kind_jax.deploy import cost
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
@@ -39,6 +39,7 @@ class StateBytes:
 
     Attributes:
       counters: the step number and its like.
+      fixed: weights that steps read and do not change.
       tailors: of all of these, what belongs to the tailor bank.
     """
 
@@ -47,10 +48,11 @@ class StateBytes:
     optimizer: int
     counters: int
     tailors: int
+    fixed: int = 0
 
     @property
     def total(self) -> int:
-        return self.parameters + self.average + self.optimizer + self.counters
+        return self.parameters + self.average + self.optimizer + self.counters + self.fixed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,10 @@ def state_bytes(config: RunConfig, mesh: Mesh) -> StateBytes:
     }
     found = jax.tree_util.tree_leaves_with_path(sizes)
     tailors = sum(size for path, size in found if any(getattr(key, "key", None) == TAILORS for key in path))
-    return StateBytes(**parts, counters=sum(size for _, size in found) - sum(parts.values()), tailors=tailors)
+    fixed = task.fixed_shapes()
+    others = jax.tree.leaves(jax.tree.map(_shard, fixed, sharding.shard_like(fixed, mesh, task.rules)))
+    counters = sum(size for _, size in found) - sum(parts.values())
+    return StateBytes(**parts, counters=counters, tailors=tailors, fixed=sum(others))
 
 
 def flops_per_device(config: RunConfig) -> float:
@@ -144,7 +149,7 @@ def flops_per_device(config: RunConfig) -> float:
     """
     mesh = config.mesh
     passes = 4 if remat(config) else 3
-    if not isinstance(config, Config):
+    if not is_of(config, Config):  # of a module, whose frozen neighbours are not all computed anew, a little too much
         return task_of(config).flops() / 3 * passes / (mesh.data * mesh.fsdp)
     parts = cost.products(config.model, config.train.batch)
     forward = (parts.learngenes / mesh.tensor + parts.rest) / (mesh.data * mesh.fsdp)
@@ -173,7 +178,9 @@ def compile_step(config: RunConfig, devices: list[Any]) -> CompiledStep:
     where = sharding.batch_sharding(mesh)
     batch = {name: _placed(leaf, where) for name, leaf in task.batch().items()}
     step = jax.jit(make_step(task), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
-    compiled = step.lower(state, batch).compile(_PLAN_ONLY)
+    shapes = task.fixed_shapes()
+    fixed = jax.tree.map(_placed, shapes, sharding.shard_like(shapes, mesh, task.rules))
+    compiled = step.lower(state, batch, fixed).compile(_PLAN_ONLY)
     memory, text = compiled.memory_analysis(), compiled.as_text()
     assert memory is not None
     assert text is not None

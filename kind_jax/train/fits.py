@@ -25,11 +25,13 @@ def check_memory(task: Task, shapes: TrainState, mesh: Mesh) -> None:
     state = jax.tree.map(_share, shapes, sharding.shard_like(shapes, mesh, task.rules))
     trained = moving(task.config.optimizer, shapes.collections)
     gradients = sum(jax.tree.leaves(jax.tree.map(_share, trained, sharding.shard_like(trained, mesh, task.rules))))
+    fixed = task.fixed_shapes()
+    others = sum(jax.tree.leaves(jax.tree.map(_share, fixed, sharding.shard_like(fixed, mesh, task.rules))))
     records = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in task.batch().values())
     # A batch and what is drawn for it on the devices, and the batch once more on the host.
     devices = mesh.size // jax.process_count()
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    needed = sum(jax.tree.leaves(state)) + gradients + 2 * records // ways
+    needed = sum(jax.tree.leaves(state)) + others + gradients + 2 * records // ways
     memory = _memory(mesh)
     on_host = mesh.devices.flat[0].platform == "cpu"  # whose devices share the memory of the machine
     needed = needed * devices + records if on_host else needed

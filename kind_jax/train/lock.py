@@ -31,6 +31,29 @@ def _owner(descriptor: int) -> str:
     return printable(f"process {pid} on {host}", 80) if pid else "another process"
 
 
+def holder(directory: Path) -> str | None:
+    """The host of the process that holds a run directory, as its lock file names it; None if nobody does.
+
+    The lock itself is not touched, so that looking never stands in the way of a run that begins. Of another host's
+    process nobody can say here whether it has been killed.
+    """
+    try:
+        text = (directory / FILE_NAME).read_bytes()[:200].decode(errors="replace")
+    except OSError:
+        return None
+    pid, _, host = text.strip().partition(" ")
+    if not pid.isdecimal():
+        return None
+    if host == socket.gethostname():
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, OverflowError):
+            return None
+        except PermissionError:
+            pass
+    return printable(host, 80)
+
+
 def check_present(directory: Path) -> None:
     """Before something is written: the folder is still the one that was locked; missing folders would be made anew.
 

@@ -114,7 +114,7 @@ def train(
                     if _due(settings.sample_every, done) or (settings.sample_every and done == settings.steps):
                         with reporter.watching(done):
                             check_present(directory)
-                            figures = task.watch(state, mesh, directory, done)
+                            figures = task.watch(state, fixed, mesh, directory, done)
                         reporter.watched(done, figures)
                     if _due(settings.checkpoint_every, done):  # last: a resumed run neither looks nor logs again
                         save()

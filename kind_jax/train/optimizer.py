@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from kind_jax.config import OptimizerConfig
@@ -18,8 +19,10 @@ _MUON_SIZE = 0.2  # root mean square of an update, as AdamW's are (Liu et al. 20
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from ``warmup_start``, then constant or cosine decay to ``minimum`` at ``steps``."""
+    """Linear warm-up from ``warmup_start``, then constant or decay to ``minimum`` at ``steps``."""
     peak = config.learning_rate
+    if config.schedule == "deit":
+        return _deit(config, steps)
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(steps - config.warmup, 1), alpha=config.minimum)
     else:
@@ -28,6 +31,22 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         return after
     rise = optax.linear_schedule(config.warmup_start * peak, peak, config.warmup)
     return optax.join_schedules([rise, after], [config.warmup])
+
+
+def _deit(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """timm's cosine scheduler as DeiT's loop calls it: after each epoch, with the number of the one that has ended."""
+    assert config.epoch is not None
+    span, peak = config.epoch, config.learning_rate
+    epochs, warmup = max(-(-steps // span), 1), config.warmup // span
+    start, least = config.warmup_start * peak, config.minimum * peak
+
+    def rate(count: Any) -> Any:
+        t = jnp.maximum(count // span - 1, 0).astype(jnp.float32)
+        rising = start + t * (peak - start) / max(warmup, 1)
+        falling = least + (peak - least) * (1 + jnp.cos(jnp.pi * t / epochs)) / 2
+        return jnp.where(t < warmup, rising, falling)
+
+    return rate
 
 
 def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

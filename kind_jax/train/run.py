@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 
 from kind_jax import config as configs
-from kind_jax.config import RunConfig
+from kind_jax.config import RunConfig, is_of
 from kind_jax.config.roles import RESUME, Role, compare
 from kind_jax.config.run import LIMIT
 from kind_jax.errors import UserError
@@ -100,7 +100,7 @@ def load_config(directory: Path, kind: type[C] = RunConfig) -> C:
     if not path.is_file():
         raise UserError(f"{directory} is not a run: it has no config.json.")
     config = configs.from_json(read_small(path, LIMIT), str(path))
-    if not isinstance(config, kind):
+    if not is_of(config, kind):
         raise UserError(f"{directory} is a run of the kind {config.task!r}, but it must be one of {kind.task!r} here.")
     return config
 

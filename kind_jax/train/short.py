@@ -34,17 +34,26 @@ class Short:
         self._start = jax.jit(lambda weights: states.start(task, weights))
 
     def run(
-        self, initial: partition.Collections, dataset: Dataset, *, rate: Any, seed: int, steps: int
+        self,
+        initial: partition.Collections,
+        dataset: Dataset,
+        *,
+        rate: Any,
+        seed: int,
+        steps: int,
+        fixed: partition.Collections | None = None,
     ) -> Iterator[tuple[int, TrainState, Metrics]]:
         """Train, and after every step say its number, the state, which the next step takes over, and the metrics.
 
         Args:
           initial: the weights of step 0.
           rate: see :class:`Short`.
+          fixed: what steps read and do not change; None is what the task gives.
           seed: of the order of the images and of all that is drawn for a step.
         """
         data = pipeline.batches(dataset, batch=self._task.config.train.batch, seed=seed)
-        state, fixed = self._start(jax.tree.map(jnp.asarray, initial)), self._task.fixed()
+        state = self._start(jax.tree.map(jnp.asarray, initial))
+        fixed = jax.tree.map(jnp.asarray, self._task.fixed() if fixed is None else fixed)
         for done in range(1, steps + 1):
             state, metrics = self._step(state, next(data), jnp.float32(rate), jnp.uint32(seed), fixed)
             yield done, state, metrics

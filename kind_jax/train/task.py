@@ -125,8 +125,13 @@ class Task(Protocol):
     def fixed(self) -> Collections:
         """Weights that every step reads and none changes, like a teacher's; empty where there are none.
 
-        They are no part of a checkpoint, which records their hash: a run goes on with the same ones only.
+        They are no part of a checkpoint, which records their hash: a run goes on with the same ones only. They are
+        sharded by the same rules as those that are trained.
         """
+        ...
+
+    def fixed_shapes(self) -> Collections:
+        """What :meth:`fixed` gives as ShapeDtypeStructs, without opening anything."""
         ...
 
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Any:
@@ -152,10 +157,11 @@ class Task(Protocol):
         """FLOPs of the matrix products of one step: forward, and twice that backward."""
         ...
 
-    def watch(self, state: Any, mesh: Mesh, directory: Path, step: int) -> Mapping[str, float]:
+    def watch(self, state: Any, fixed: Collections, mesh: Mesh, directory: Path, step: int) -> Mapping[str, float]:
         """What people look at every ``train.sample_every`` steps: pictures, written below the run's ``directory``, and
         figures, which are returned and logged.
 
-        Every host calls it, with a :class:`kind_jax.train.state.TrainState`; the first alone writes.
+        Every host calls it, with a :class:`kind_jax.train.state.TrainState` and what :meth:`fixed` gave, both placed on
+        the mesh; the first alone writes.
         """
         ...

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from kind_jax import partition
-from kind_jax.config import Config, ModelConfig, RunConfig
+from kind_jax.config import Config, ModelConfig, RunConfig, is_of
 from kind_jax.config.roles import COMPUTED, WHOLE, compare, settings_with
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy import artifact
@@ -75,7 +75,7 @@ def settings_of(source: Path, kind: type[C] = Config, name: str = "--init") -> C
         config = load_config(source)
     else:
         raise UserError(f"{name} is {str(source)!r}, but it must be a run or an artifact.")
-    if not isinstance(config, kind):
+    if not is_of(config, kind):
         raise UserError(f"{name} is {str(source)!r}, of the kind {config.task!r}, but it must be {kind.task!r} here.")
     return config
 
@@ -95,7 +95,7 @@ def saved_settings(directory: Path) -> Config | None:
     if not (directory / "config.json").is_file():
         return None
     saved = load_config(directory)
-    if not isinstance(saved, Config):  # which is refused where the run's settings are compared
+    if not is_of(saved, Config):  # which is refused where the run's settings are compared
         return None
     return saved if saved.transfer.method == "none" and saved.transfer.source else None
 

@@ -16,8 +16,6 @@ from kind_jax.deploy.bundle import open_bundle
 from kind_jax.diffusing import samples
 from kind_jax.errors import UserError
 from kind_jax.images import grid
-from kind_jax.tasks import task_of
-from kind_jax.train import state as states
 from kind_jax.train.run import differences
 from kind_jax.train.sharding import make_mesh
 from kind_jax.vae import VaeConfig, decode_in_batches, init, load_vae, pictures, save_vae
@@ -167,11 +165,11 @@ def test_the_vae_of_a_run(models):
 
 def test_the_grids_of_a_run(models, tmp_path, capsys):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    state = states.start(task_of(CONFIG), tiny.weights(CONFIG.model))
+    weights = tiny.weights(CONFIG.model)
     shapes = {}
     for name in ("vae", "other"):
         path = tmp_path / f"{name}.png"
-        samples.save_samples(tiny.change(CONFIG, data={"vae": str(models / name)}), state, mesh, path)
+        samples.save_samples(tiny.change(CONFIG, data={"vae": str(models / name)}), weights, mesh, path)
         shapes[name] = np.asarray(Image.open(path)).shape
     assert shapes["vae"] == (6 * 48 + 10, 10 * 48 + 18, 3)
     assert shapes["other"] == shapes["vae"]
