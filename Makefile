@@ -8,6 +8,7 @@ BENCH_STAMP := $(VENV)/.bench
 WORLD_STAMP := $(VENV)/.world
 ANIMALS_STAMP := $(VENV)/.animals
 RUN ?= runs/digits
+MODULES ?= runs/assemble
 ARGS ?=
 WORDNET ?= dict
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
@@ -15,9 +16,9 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-all test-world tutorial lint format train clean \
+.PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed study-animals demo-animals bench chaos plans classes
+	study-compose-speed study-animals study-assembling demo-animals bench chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -26,6 +27,17 @@ demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a 
 	$(BIN)/kind-jax export $(RUN) --out $(RUN)/artifact --replace
 	$(BIN)/kind-jax sample $(RUN)/artifact --classes 3,7 --out $(RUN)/samples_3_7.png
 	$(BIN)/kind-jax report $(RUN)
+
+assemble: $(STAMP)  ## train a deep classifier of digits as four modules, assemble and fine-tune it: four minutes
+	$(BIN)/python train.py --config vit_digits --model.depth 4 --workdir $(MODULES)/meta
+	for k in 0 1 2 3; do $(BIN)/python train.py --config vit_digits_module --module.meta $(MODULES)/meta \
+		--module.index $$k --workdir $(MODULES)/module-$$k || exit; done
+	$(BIN)/kind-jax modules $(MODULES)
+	$(BIN)/kind-jax assemble $(MODULES) --replace
+	$(BIN)/kind-jax evaluate $(MODULES)/assembled --split validation
+	$(BIN)/python train.py --config vit_digits --init $(MODULES)/assembled --workdir $(MODULES)/tuned
+	$(BIN)/kind-jax evaluate $(MODULES)/tuned
+	$(BIN)/kind-jax report $(MODULES)
 
 tutorial: $(STAMP)  ## docs/tutorial.py: train, take apart, compose, transfer; pictures in runs/tutorial
 	$(BIN)/python docs/tutorial.py
@@ -75,6 +87,9 @@ study-transfer-cost: $(STAMP)  ## step time and memory of transfer against full 
 
 study-animals: $(STAMP) $(ANIMALS_STAMP)  ## classifiers of animals: ResNet-20, ViT, KIND ViT
 	$(BIN)/python studies/animals.py $(ARGS)
+
+study-assembling: $(STAMP) $(ANIMALS_STAMP)  ## Deep Model Assembling against end-to-end training; two hours
+	$(BIN)/python studies/assembling.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)

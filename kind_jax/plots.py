@@ -274,3 +274,27 @@ def share_curve(points: Sequence[tuple[int, float]]) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.margins(x=0.03, y=0.15)
     return _png(figure)
+
+
+def over_steps(lines: Mapping[str, Sequence[tuple[int, float]]], y_label: str, *, scale: float = 1.0) -> bytes:
+    """Figures of several runs over their steps; a run without any is left out.
+
+    Args:
+      scale: of the figures, like 100 for shares in per cent.
+    """
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes)
+    for i, (name, points) in enumerate(lines.items()):
+        if points:
+            at, values = zip(*points, strict=True)
+            style = ("-", "--", ":")[i // len(_COLOURS) % 3]
+            marker = "o" if len(points) <= 12 else ""
+            axes.plot(at, [scale * value for value in values], style, marker=marker, markersize=4, linewidth=1.6,
+                      color=_COLOURS[i % len(_COLOURS)], label=name)  # fmt: skip
+    axes.set_xlabel("step")
+    axes.set_ylabel(y_label)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.margins(x=0.03, y=0.1)
+    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _png(figure)

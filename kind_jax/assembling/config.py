@@ -140,7 +140,7 @@ class DiffusionModuleRun(Config):
         super().__post_init__()
         _check(self)
         require(self.transfer.method == "none", "transfer.method", self.transfer.method, "'none' for a module")
-        require(self.transfer.source is None, "transfer.source", self.transfer.source, "None for a module")
+        require(not self.transfer.source, "transfer.source", self.transfer.source, "empty for a module")
 
 
 ModuleRun = ClassifierModuleRun | DiffusionModuleRun

@@ -190,9 +190,8 @@ def _check_complete(modules: Sequence[Module]) -> None:
         extra = [i for i in found if i >= count]
         if extra:
             raise UserError(f"there is a module {extra[0]}, but {modules[0]} is of a network of {count} modules.")
-        raise UserError(
-            f"the modules are given in the order {', '.join(map(str, found))}, but it must be 0 to {count - 1}."
-        )
+        order = ", ".join(map(str, found))
+        raise UserError(f"the modules are given in the order {order}, but they must be in order, 0 to {count - 1}.")
 
 
 def _check_alike(first: Module, other: Module) -> None:

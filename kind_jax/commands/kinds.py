@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import types
@@ -36,8 +37,12 @@ def source_among(args: Sequence[str]) -> str | None:
 
 
 def task_of_model(path: str) -> str | None:
-    """The kind of a run or an artifact; None for anything else, and for what whoever opens it will refuse."""
+    """The kind of a run, an artifact, or a folder of modules; None for anything else, and for what whoever opens it
+    will refuse."""
     folder = Path(path)
+    with contextlib.suppress(OSError, ValueError):
+        if not any((folder / name).is_file() for name in ("kind.json", "config.json")):
+            folder = next(iter(sorted(p.parent for p in folder.glob("module-*/config.json"))), folder)
     try:
         if (folder / "kind.json").is_file():
             text = sealed.opened(read_small(folder / "kind.json", sealed.LIMIT, links=False), folder / "kind.json")
