@@ -26,6 +26,7 @@ MEASURES = {
     "kind_vs_dense": ("steps", "kind_vs_dense"),
     "torch": ("torch_peer", "measure"),
     "classifiers": ("classifiers", "measure"),
+    "modules": ("modules", "measure"),
     "scan": ("programs", "measure"),
     "contraction": ("steps", "contraction"),
     "compose": ("composed", "measure"),
@@ -38,8 +39,8 @@ class Arguments:
     """Measure, and write JSON files and a table.
 
     Attributes:
-      only: measures to make anew, separated by commas, of layer, classes, kind_vs_dense, torch, classifiers, scan,
-        contraction, compose, loop; all of them, except those whose results are there already, if empty.
+      only: measures to make anew, separated by commas, of layer, classes, kind_vs_dense, torch, classifiers, modules,
+        scan, contraction, compose, loop; all of them, except those whose results are there already, if empty.
       rounds: rounds of a race.
       out: folder of the results.
       quick: tiny sizes and three rounds, to see that everything works; the figures mean nothing.

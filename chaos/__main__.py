@@ -25,7 +25,7 @@ import tyro
 from chaos.outcome import Outcome, joined
 from kind_jax.config import Config, change
 
-TRIALS = ("kills", "flips", "lines", "headers", "places", "hosts")
+TRIALS = ("kills", "modules", "flips", "lines", "headers", "places", "hosts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Arguments:
 
     Attributes:
       kind: of the runs that are killed, flipped and spread over hosts.
-      only: trials, separated by commas, of kills, flips, lines, headers, places, hosts; all of them if empty.
-      kills: kill -9 of a training run.
+      only: trials, separated by commas, of kills, modules, flips, lines, headers, places, hosts; all of them if empty.
+      kills: kill -9 of a training run, and of the runs of modules.
       flips: bits flipped in checkpoints and artifacts.
       lines: mutated command lines and configs.
       headers: mutated headers of artifacts.
@@ -55,7 +55,7 @@ class Arguments:
 
 def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcome]]:
     """What is tried, by name. Nothing in this process may ask JAX for a device: it forks."""
-    from chaos import children, flips, fuzz, hosts, kills, places
+    from chaos import children, flips, fuzz, hosts, kills, modules, places
     from chaos.config import get_config
 
     config = Path(__file__).with_name({"diffusion": "config.py", "classifier": "classifier.py"}[arguments.kind])
@@ -107,6 +107,7 @@ def trials(arguments: Arguments, scratch: Path) -> dict[str, Callable[[], Outcom
 
     return {
         "kills": lambda: kills.trial(scratch / "kills", arguments.kills, arguments.seed, config),
+        "modules": lambda: modules.trial(scratch / "modules", arguments.kills, arguments.seed),
         "flips": flip,
         "lines": fuzz_lines,
         "headers": lambda: in_child("headers", fuzz_headers),

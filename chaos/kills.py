@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,36 @@ def trial(scratch: Path, kills: int, seed: int, config: Path) -> Outcome:
     step, which is two to ten saves. What is promised: the newest checkpoint is always good, every start goes on from
     exactly there, and the weights, the optimizer's state and every logged loss are those of the untouched run.
     """
-    rng, failures, points = np.random.default_rng(seed), [], {"start": 0, "training": 0, "saving": 0}
     run, log = scratch / "run", scratch / "output.txt"
     line = ["train", "--config", config, "--workdir", run]
-    startup, begun = 5.0, time.monotonic()
+    begun = time.monotonic()
+    failures, points = killed(line, run, log, kills, np.random.default_rng(seed))
+    killing = time.monotonic() - begun
+
+    end = newest(run) + 5
+    whole = scratch / "whole"
+    for directory in (run, whole):
+        code, said = children.run([*line[:-1], directory, "--stop-after", end], log)
+        if code:
+            failures.append(f"{directory.name} ended with {code}: {said[-300:]}")
+            return Outcome(cases=kills, figures=points, failures=tuple(failures))
+    compared = scratch / "compared.json"
+    if children.wait(children.fork(lambda: _compare(config, run, whole, end, compared), log)):
+        failures.append(f"the two runs could not be compared: {log.read_text()[-300:]}")
+    else:
+        failures += json.loads(compared.read_text())
+    figures = points | {"steps": end, "seconds_a_kill": round(killing / kills, 2)}
+    return Outcome(cases=kills, figures=figures, failures=tuple(failures))
+
+
+def killed(
+    line: Sequence[object], run: Path, log: Path, kills: int, rng: np.random.Generator
+) -> tuple[list[str], dict[str, int]]:
+    """Start a command line of a run ``kills`` times, and kill it each time; what went wrong, and where it was hit."""
+    failures, points = [], {"start": 0, "training": 0, "saving": 0}
+    startup = 5.0
     for number in range(kills):
-        before = _newest(run)
+        before = newest(run) or None
         born = time.monotonic()
         pid = children.command(line, log)
         early = rng.random() < 0.2
@@ -50,27 +75,12 @@ def trial(scratch: Path, kills: int, seed: int, config: Path) -> Outcome:
         saving = any(".saving" in p.name for p in (run / "checkpoints").glob("*"))
         points["start" if early else "saving" if saving else "training"] += 1
         failures += [f"kill {number}: {problem}" for problem in _problems(run, log.read_text(errors="replace"), before)]
-    killing = time.monotonic() - begun
-
-    end = (_newest(run) or 0) + 5
-    whole = scratch / "whole"
-    for directory in (run, whole):
-        code, said = children.run([*line[:-1], directory, "--stop-after", end], log)
-        if code:
-            failures.append(f"{directory.name} ended with {code}: {said[-300:]}")
-            return Outcome(cases=kills, figures=points, failures=tuple(failures))
-    compared = scratch / "compared.json"
-    if children.wait(children.fork(lambda: _compare(config, run, whole, end, compared), log)):
-        failures.append(f"the two runs could not be compared: {log.read_text()[-300:]}")
-    else:
-        failures += json.loads(compared.read_text())
-    figures = points | {"steps": end, "seconds_a_kill": round(killing / kills, 2)}
-    return Outcome(cases=kills, figures=figures, failures=tuple(failures))
+    return failures, points
 
 
-def _newest(run: Path) -> int | None:
-    found = history.steps(run / "checkpoints")
-    return found[-1] if found else None
+def newest(run: Path) -> int:
+    """Step of the newest checkpoint, 0 if there is none."""
+    return max(history.steps(run / "checkpoints"), default=0)
 
 
 def _stepped(log: Path) -> bool:
@@ -86,7 +96,7 @@ def _problems(run: Path, said: str, before: int | None) -> list[str]:
     if not resumed and before is not None and "\nstep " in "\n" + said:
         problems.append(f"it began anew, but step {before} was there")
     found = history.latest_good(run / "checkpoints")
-    if found.refused or found.step != _newest(run):
+    if found.refused or (found.step or 0) != newest(run):
         problems.append(f"the newest checkpoint is not good: {found.refused}")
     if (found.step or 0) < (before or 0):
         problems.append(f"step {before} was lost, the newest is {found.step}")

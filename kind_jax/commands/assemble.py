@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kind_jax.commands.console import check_outside, say_paths, table
+from kind_jax.commands.console import say_paths, table
 from kind_jax.errors import UserError
 
 
@@ -46,7 +46,6 @@ def run(args: list[str]) -> int:
             raise UserError(f"{str(root)!r} is neither a module nor a folder with module-0, module-1, ...")
         folders = [found[index] for index in found]
     out = parsed.out or root / "assembled"
-    check_outside(out)
     if out.exists() and not parsed.replace:
         raise UserError(f"--out is {str(out)!r}, which exists; --replace replaces it.")
     if not parsed.unfinished:

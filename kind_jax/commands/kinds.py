@@ -42,7 +42,8 @@ def task_of_model(path: str) -> str | None:
     folder = Path(path)
     with contextlib.suppress(OSError, ValueError):
         if not any((folder / name).is_file() for name in ("kind.json", "config.json")):
-            folder = next(iter(sorted(p.parent for p in folder.glob("module-*/config.json"))), folder)
+            inside = [p.parent for name in ("kind.json", "config.json") for p in folder.glob(f"module-*/{name}")]
+            folder = min(inside, default=folder)
     try:
         if (folder / "kind.json").is_file():
             text = sealed.opened(read_small(folder / "kind.json", sealed.LIMIT, links=False), folder / "kind.json")

@@ -27,8 +27,10 @@ from kind_jax.train import state as states
 from kind_jax.train.loop import train
 from kind_jax.train.step import draw, gradients, make_step
 
+SLOW = pytest.mark.slow
 
-@pytest.fixture(scope="module", params=list(tiny.NETWORKS))
+
+@pytest.fixture(scope="module", params=["kind", "resnet", "dit", pytest.param("vit", marks=SLOW)])
 def project(request, tmp_path_factory):
     """A meta model and the runs of all modules around it, the last of them in two goes."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)

@@ -6,17 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_killed_runs_and_flipped_bits(tmp_path):
+def chaos(*args):
     # A process of its own, since this one has devices and must not fork.
     done = subprocess.run(
-        [sys.executable, "-m", "chaos", "--only", "kills,flips", "--kills", "3", "--flips", "60", "--out", tmp_path],
-        cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-m", "chaos", *map(str, args)], cwd=ROOT, capture_output=True, text=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax-chaos")},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_killed_modules(tmp_path):
+    chaos("--only", "modules", "--kills", "3", "--out", tmp_path)
+    assert json.loads((tmp_path / "chaos.json").read_text())["modules"]["failures"] == []
+
+
+def test_killed_runs_and_flipped_bits(tmp_path):
+    chaos("--only", "kills,flips", "--kills", "3", "--flips", "60", "--out", tmp_path)
     record = json.loads((tmp_path / "chaos.json").read_text())
     assert (record["kills"]["cases"], record["flips"]["cases"]) == (3, 60)
     assert record["kills"]["failures"] == record["flips"]["failures"] == []

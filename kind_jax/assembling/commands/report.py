@@ -150,7 +150,7 @@ def _curves(runs: Sequence[Progress], tuned: Path) -> list[Any]:
     shares["fine-tuning"] = _points(_metrics(tuned), "_top1")
     if any(shares.values()):
         caption = "Held-out accuracy: of each hybrid while its module is trained, and of the assembled network."
-        found.append(Picture(png=over_steps(shares, "accuracy (%)", scale=100), caption=caption, heading="Accuracy"))
+        found.append(Picture(png=over_steps(shares, "accuracy (%)", scale=100.0), caption=caption, heading="Accuracy"))
     return found
 
 
