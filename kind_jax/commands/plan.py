@@ -124,6 +124,8 @@ def _say(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: fl
         ],
     )  # fmt: skip
     passes = "four forward passes, one of them for model.remat" if remat(config) else "three forward passes"
+    if state.fixed:
+        passes = "forward through all, backward only as far as something trains, and no weight gradients of the rest"
     print(
         f"A step is {step.flops / 1e12:,.4g} TFLOPs on each device ({passes}). Its time, and images/s,\n"
         "are those of computing and collectives one after the other; in the last column the shorter of the two is\n"

@@ -47,8 +47,13 @@ def gradients(
 
     if accumulate == 1:
         return of(drawn)
-    # Micro-batch a takes samples a, a + A, ...: a batch axis that is sharded over devices stays sharded.
-    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), drawn)
+    def split(x: Array) -> Array:
+        if x.shape[0] == 1:  # a gate that all samples share
+            return jnp.broadcast_to(x, (accumulate, *x.shape))
+        # Micro-batch a takes samples a, a + A, ...: a batch axis that is sharded over devices stays sharded.
+        return jnp.moveaxis(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 1, 0)
+
+    parts = jax.tree.map(split, drawn)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, jax.tree.map(lambda x: x[0], parts)))
     total, _ = jax.lax.scan(lambda sum_, part: (jax.tree.map(jnp.add, sum_, of(part)), None), zero, parts)
     return jax.tree.map(lambda x: x / accumulate, total)

@@ -17,6 +17,8 @@ from kind_jax.errors import UserError
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.norm import BatchNorm, LayerNorm
 from kind_jax.nn.vit import ViT
+from kind_jax.tasks import task_of
+from kind_jax.train import step
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((4, 8, 8, 1)).astype(np.float32)
@@ -175,3 +177,14 @@ def test_impossible_residual_networks(settings, said):
 def test_unknown_sizes():
     with pytest.raises(UserError, match="the model is 'XXL/16'"):
         vit("XXL/16")
+
+
+@pytest.mark.parametrize("config", [tiny.VIT, dataclasses.replace(tiny.VIT, drop_path=0.2), tiny.KIND], ids=str)
+def test_micro_batches_give_the_gradient_of_the_batch(config):
+    """Where all samples share one gate, too, and where nothing is drawn for stochastic depth."""
+    whole, parts = (task_of(tiny.run(config, accumulate=n)) for n in (1, 4))
+    collections = jax.tree.map(jnp.asarray, whole.init())
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32))
+    drawn = step.draw(whole, {"image": images, "label": jnp.arange(16) % 10}, jnp.int32(3))
+    one, four = (step.gradients(task, collections, drawn, {})[0] for task in (whole, parts))
+    chex.assert_trees_all_close(one, four, atol=1e-6)
