@@ -34,7 +34,7 @@ assemble: $(STAMP)  ## train a deep classifier of digits as four modules, assemb
 		--module.index $$k --workdir $(MODULES)/module-$$k || exit; done
 	$(BIN)/kind-jax modules $(MODULES)
 	$(BIN)/kind-jax assemble $(MODULES) --replace
-	$(BIN)/kind-jax evaluate $(MODULES)/assembled --split validation
+	$(BIN)/kind-jax evaluate $(MODULES)/assembled
 	$(BIN)/python train.py --config vit_digits --init $(MODULES)/assembled --workdir $(MODULES)/tuned
 	$(BIN)/kind-jax evaluate $(MODULES)/tuned
 	$(BIN)/kind-jax report $(MODULES)
@@ -100,7 +100,7 @@ bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench A
 chaos: $(STAMP)  ## kill -9, flipped bits, mutated files, full disks, lost hosts: make chaos ARGS='--only kills'
 	JAX_PLATFORMS=cpu $(BIN)/python -m chaos $(ARGS)
 
-plans: $(STAMP)  ## the plans in docs/scaling.md and docs/imagenet.md, as kind-jax plan prints them; half an hour
+plans: $(STAMP)  ## the plans in docs/scaling.md, imagenet.md and assembling.md, as kind-jax plan prints them; half an hour
 	$(BIN)/python studies/plans.py $(ARGS)
 
 classes: $(STAMP)  ## the class table of the KIND protocol, from WordNet 3.0: make classes WORDNET=dict

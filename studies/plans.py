@@ -1,4 +1,4 @@
-"""Rewrites the plans in docs/scaling.md and docs/imagenet.md with what ``kind-jax plan`` says now: make plans.
+"""Rewrites the plans in the documents with what ``kind-jax plan`` says now: make plans.
 
 A page has a block between two comments, with the commands and a table of their figures. Both are written here, from
 ``PAGES``, so that neither can say anything else than the command does. A plan of the largest models takes a minute and
@@ -77,6 +77,18 @@ def _imagenet(figures: Figures) -> list[str]:
     ]  # fmt: skip
 
 
+def _assembling(figures: Figures) -> list[str]:
+    memory = figures["memory"]
+    fits = [SHOWN[v["chip"]["name"]] for v in figures["chips"] if v["fits"] and v["chip"]["name"] in SHOWN]
+    verdict = next(v for v in figures["chips"] if v["chip"]["name"] == "v5p")
+    days = verdict["step_seconds"] * figures["steps"] / 86_400
+    return [
+        _state(memory), readable(memory["fixed"]), readable(memory["total"]), _flops(figures),
+        ", ".join(fits) if len(fits) < len(SHOWN) else "all", readable_time(verdict["step_seconds"]),
+        f"{figures['steps']:,}", f"{days:.2f}",
+    ]  # fmt: skip
+
+
 def _mesh(figures: Figures) -> str:
     return "x".join(str(figures["mesh"][axis]) for axis in ("data", "fsdp"))
 
@@ -132,6 +144,19 @@ PAGES = (
                 "--model.num-classes 10 --train.accumulate 8",
             ),
             Plan("B/2 to one class of faces", "--config dit_b2_faces --mesh 1x1 --chip h100"),
+        ),
+    ),
+    Page(
+        ROOT / "docs" / "assembling.md",
+        ("trained", "state", "frozen", "total", "TFLOPs", "fits in", "step on v5p", "steps", "days on 16 v5p"),
+        _assembling,
+        tuple(
+            Plan(f"{name}, {part}", f"--config {config}_{phase} --mesh 16x1 --train.accumulate 8")
+            for name, config in (("ViT-B", "vit_b16"), ("ViT-L", "vit_l16"), ("ViT-H", "vit_h14"))
+            for part, phase in (
+                ("meta model", "meta"), *((f"module {k}", f"module --module.index {k}") for k in (0, 1, 3)),
+                ("fine-tuned whole", "assembled"),
+            )
         ),
     ),
 )  # fmt: skip

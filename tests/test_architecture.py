@@ -42,6 +42,7 @@ def test_the_trainer_knows_no_model():
         "diffusion",
         "diffusing",
         "classifying",
+        "assembling",
         "sampling",
         "transfer",
         "deploy",
@@ -51,6 +52,13 @@ def test_the_trainer_knows_no_model():
     for path in (ROOT / "kind_jax" / "train").glob("*.py"):
         inside = {n.split(".")[1] for n in imports(path) if n.startswith("kind_jax.")}
         assert not inside & strangers, f"{path} imports {inside & strangers}"
+
+
+def test_nothing_but_commands_imports_a_companion():
+    for path in FILES:
+        if "configs" in path.parts or path.relative_to(ROOT / "kind_jax").parts[0] in ("assembling", "commands"):
+            continue
+        assert not {n for n in imports(path) if n.startswith("kind_jax.assembling")}, path
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ ABSENT = {
     r"^gcloud ": "Cloud TPU",
     r"^srun ": "SLURM; the dots stand for any of the other lines",
     r"classes\.make": "WordNet is not here; tests/data/test_classes.py",
-    r"plan --config (configs/)?dit_(?!b2\.py)": "minutes and gigabytes; tests/plan/test_pages.py -m slow",
+    r"plan --config (configs/)?(dit_(?!b2\.py)|vit_[blh]\d)": "minutes and gigabytes; tests/plan/test_pages.py -m slow",
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
     r"^make test": "this",
@@ -53,7 +53,7 @@ ABSENT = {
 SLOW = (
     r"kind-jax (report|evaluate|plan)\b", r"--to stablehlo|program/run\.py", r"--init |--mesh\.",
     r"--data\.source glyphs", r"runs/pets", r"--workdir runs/(mine|dense|half)\b", r"--from kind",
-    r"runs/tuned",
+    r"runs/tuned", r"runs/(assemble|modules)\b", r"\bparts\b",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
 
@@ -66,16 +66,22 @@ TINY = {
     "--model.width": "16", "--model.depth": "1", "--model.heads": "2", "--model.factor.learngenes": "6",
     "--model.factor.tailors": "2",
 }  # fmt: skip
+SMALLER = {flag: value for flag, value in TINY.items() if flag != "--model.depth"}  # which the modules add up to
 SHORT = {
     "--train.steps": "2", "--train.batch": "8", "--train.sample-every": "0", "--optimizer.warmup": "0",
     "--sampler.steps": "2",
 }  # fmt: skip
 SHORT_CLASSIFIER = {flag: value for flag, value in SHORT.items() if not flag.startswith("--sampler")}
 SMALL: dict[str, dict[str, str]] = {
-    r"(train\.py|kind-jax (train|transfer))(?!.*_animals)": SHORT,
+    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|vit_digits))": SHORT,
+    r"--config vit_digits": {
+        **SHORT_CLASSIFIER, "--train.sample-every": "2", "--model.width": "16", "--model.heads": "2",
+    },
+    r"kind-jax modules .*--config digits_module": {**SHORT, **SMALLER},
+    r"--config digits(_module)? .*runs/modules": SMALLER,
     r"--config (vit|resnet)_animals": {**SHORT_CLASSIFIER, "--train.sample-every": "2"},
     r"--init vit ": {"--data.size": "8"},
-    r"--config (configs/)?digits(_transfer)?(\.py)? (?!.*data\.source folder)": TINY,
+    r"--config (configs/)?digits(_transfer)?(\.py)? (?!.*(data\.source folder|runs/modules))": TINY,
     r"^(?!.*_animals).*(data\.source folder|--config images)": {"--model.depth": "1"},  # its width is what it is about
     r"init kind": {"--data.source": "latents", "--train.accumulate": "1"},
     r"train\.py .*--mesh\.fsdp 8": {"--workdir": "runs/mesh"},
@@ -84,7 +90,7 @@ SMALL: dict[str, dict[str, str]] = {
         "--model.factor.tailors": "1", "--train.batch": "16",
     },
     r"kind-jax sample": {"--rows": "1", "--steps": "2"},
-    r"kind-jax (report|evaluate)": {"--count": "100"},
+    r"kind-jax (report|evaluate)(?!.*runs/assemble)": {"--count": "100"},
     r"dit\.safetensors": {"--heads": "4"},
     r"convert .*--learngenes": {"--learngenes": "6", "--tailors": "2"},
     r"diffusers_dit": {"--replace": ""},  # a second way to the same artifact

@@ -86,6 +86,7 @@ def record(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: 
     return {
         "mesh": dataclasses.asdict(config.mesh),
         "batch": config.train.batch,
+        "steps": config.train.steps,
         "mfu": mfu,
         "compile_seconds": step.seconds,
         "memory": {

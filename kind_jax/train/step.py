@@ -47,6 +47,7 @@ def gradients(
 
     if accumulate == 1:
         return of(drawn)
+
     def split(x: Array) -> Array:
         if x.shape[0] == 1:  # a gate that all samples share
             return jnp.broadcast_to(x, (accumulate, *x.shape))
