@@ -55,6 +55,7 @@ KINDS = {
         f"{whole}-module": Kind(
             config=f"kind_jax.assembling.config:{config}",
             task="kind_jax.assembling.task:ModuleTask",
+            start="kind_jax.assembling.start",
             held="kind_jax.assembling.held",
             verbs={"report": "kind_jax.assembling.commands.report"}
             | dict.fromkeys(_NEED_ALL, "kind_jax.assembling.commands.part"),

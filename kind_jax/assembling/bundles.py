@@ -67,10 +67,16 @@ def assemble_bundles(bundles: Sequence[Bundle]) -> Bundle:
     Raises:
       UserError: see :func:`kind_jax.assembling.assemble`; or their classes, kinds or weights (averaged or not) differ.
     """
+    bundles = list(bundles)
     parts = [module_of(bundle) for bundle in bundles]
     whole = modules.assemble(parts)
     first = bundles[0]
     for other in bundles[1:]:
+        if first.config.task == other.config.task:
+            for name, wanted, found in modules.other_settings(whole_run(first.config), whole_run(other.config)):
+                raise UserError(
+                    f"{name} of {other.origin} is {found!r:.200}, but that of {first.origin} is {wanted!r:.200}."
+                )
         for name, wanted, found in (
             ("kind", first.config.task, other.config.task),
             ("classes", first.class_names, other.class_names),

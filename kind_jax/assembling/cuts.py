@@ -18,7 +18,7 @@ import numpy as np
 
 from kind_jax import partition
 from kind_jax.config import ModelConfig
-from kind_jax.config.check import require
+from kind_jax.config.check import is_whole, require
 from kind_jax.config.networks import ResNetConfig, ViTConfig
 from kind_jax.errors import UserError
 from kind_jax.nn.stack import DEPTH_AXIS
@@ -83,9 +83,10 @@ def check_depths(network: Any, depths: Sequence[int], name: str = "depths") -> N
         )
     if isinstance(network, ModelConfig) and network.factor.ranks is not None:
         raise UserError("model.factor.ranks is given, but a composed model cannot be divided: divide the one it is of.")
-    depths = tuple(depths)
-    possible = bool(depths) and all(isinstance(n, int | np.integer) and n >= 1 for n in depths)
+    given = isinstance(depths, Sequence) and not isinstance(depths, str)
+    possible = given and bool(depths) and all(is_whole(n) and n >= 1 for n in depths)
     require(possible, name, depths, "the number of blocks of each module, each 1 or more")
+    depths = tuple(depths)
     if by_stages(network):
         require(depths == network.blocks, name, depths, f"the blocks of the stages of the network: {network.blocks}")
     else:

@@ -24,10 +24,7 @@ def weights(config: ModuleRun) -> Collections:
     bundle = _opened(config)
     found = fingerprint(bundle.collections)
     if found != config.module.source:
-        raise UserError(
-            f"module.meta is {str(config.module.meta)!r}, whose weights have the SHA-256 {found[:12]}…, but this run "
-            f"began with {str(config.module.source)[:12]}…: a module is trained in one meta model."
-        )
+        raise _another(config, found)
     return {name: jax.tree.map(np.asarray, tree) for name, tree in bundle.collections.items()}
 
 
@@ -47,14 +44,18 @@ def check(config: ModuleRun, class_names: Sequence[str]) -> tuple[str, list[str]
         )
     found, remarks = fingerprint(bundle.collections), []
     if config.module.source not in (None, found):
-        raise UserError(
-            f"module.source is {str(config.module.source)[:12]}…, but the weights in {str(config.module.meta)!r} have "
-            f"the SHA-256 {found[:12]}…."
-        )
+        raise _another(config, found)
     steps = bundle.config.train.steps
     if bundle.step < steps and (bundle.origin / "config.json").is_file():
         remarks = [f"warning: the meta model has trained for {bundle.step:,} of its {steps:,} steps"]
     return found, remarks
+
+
+def _another(config: ModuleRun, found: str) -> UserError:
+    return UserError(
+        f"module.meta is {str(config.module.meta)!r}, whose weights have the SHA-256 {found[:12]}…, but this module "
+        f"began in a meta model with {str(config.module.source)[:12]}…: it is trained in one meta model alone."
+    )
 
 
 def _opened(config: ModuleRun) -> Bundle:
@@ -74,13 +75,14 @@ def _opened(config: ModuleRun) -> Bundle:
         )
     for name, need, found in modules.differences(wanted, bundle.config.model):
         raise UserError(f"module.meta has model.{name} {found!r:.200}, but the module's network has {need!r:.200}.")
+    for name, need, found in modules.other_settings(whole, bundle.config):
+        raise UserError(f"{name} is {need!r:.200}, but module.meta, {settings.meta!r}, has {found!r:.200}.")
     have, need = cuts.blocks(bundle.config.model), settings.around
     fits = tuple(bundle.config.model.blocks) == need if cuts.by_stages(wanted) else have == sum(need)
     if not fits:
-        found = bundle.config.model.blocks if cuts.by_stages(wanted) else have
-        raise UserError(
-            f"module.meta is {settings.meta!r}, with {found} blocks, but it must have {need} (module.meta_depths)."
-        )
+        found = f"stages of {bundle.config.model.blocks} blocks" if cuts.by_stages(wanted) else f"{have} blocks"
+        wanted = f"{need}" if cuts.by_stages(wanted) else f"{sum(need)}, {need} (module.meta_depths)"
+        raise UserError(f"module.meta is {settings.meta!r}, with {found}, but it must have {wanted}.")
     if bundle.groups != tuple(range(config.model.num_groups)):
         raise UserError(f"module.meta is {settings.meta!r}, which lacks tailors of some groups, but all are needed.")
     return bundle

@@ -7,18 +7,20 @@ into modules, each is trained alone inside a shallow meta model that stays as it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from kind_jax import model, partition
+from kind_jax import finite, model, partition
 from kind_jax.assembling import cuts
-from kind_jax.config.roles import Role, settings_with
+from kind_jax.config import RunConfig
+from kind_jax.config.check import is_whole, require
+from kind_jax.config.roles import Difference, Role, compare, settings_with
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections
 
-SHARED = (Role.WEIGHTS, Role.TAILORS, Role.CLASSES, Role.IMAGES)
+SHARED = (Role.WEIGHTS, Role.TAILORS, Role.CLASSES, Role.IMAGES, Role.TIMES)
 """What must agree for modules to belong together."""
 
 
@@ -42,6 +44,11 @@ class Module:
     collections: Collections
     source: str
     name: str = ""
+
+    def __post_init__(self) -> None:
+        cuts.check_depths(self.network, self.depths, "the depths of the module")
+        possible = is_whole(self.index) and 0 <= self.index < len(self.depths)
+        require(possible, "the index of the module", self.index, f"a whole number from 0 to {len(self.depths) - 1}")
 
     @property
     def depth(self) -> int:
@@ -94,7 +101,7 @@ def divide(network: Any, collections: Collections, depths: Sequence[int]) -> lis
     ]  # fmt: skip
 
 
-def replace(meta: Sequence[Module], module: Module) -> Whole:
+def replace(meta: Iterable[Module], module: Module) -> Whole:
     """The hybrid of a meta model and one module of the target: the meta model with that module in place of its own.
 
     Args:
@@ -104,7 +111,8 @@ def replace(meta: Sequence[Module], module: Module) -> Whole:
     Raises:
       UserError: the two do not fit; the setting is named.
     """
-    _check_complete(meta)
+    meta = list(meta)
+    _check_set(meta)
     if len(module.depths) != len(meta):
         raise UserError(
             f"{module} is one of {len(module.depths)} modules, but the meta model has {len(meta)}: they must be as "
@@ -119,7 +127,7 @@ def replace(meta: Sequence[Module], module: Module) -> Whole:
     return Whole(cuts.resized(module.network, depths), cuts.put(parts))
 
 
-def assemble(modules: Sequence[Module]) -> Whole:
+def assemble(modules: Iterable[Module]) -> Whole:
     """Chain modules into the network that they are modules of; the inverse of :func:`divide`.
 
     Args:
@@ -128,6 +136,17 @@ def assemble(modules: Sequence[Module]) -> Whole:
     Raises:
       UserError: one is missing, there twice, out of order, of another network or another meta model, or its weights are
         not those of such a module; it is named.
+    """
+    modules = list(modules)
+    _check_set(modules)
+    return Whole(modules[0].network, cuts.put([each.collections for each in modules]))
+
+
+def _check_set(modules: Sequence[Module]) -> None:
+    """Refuse modules that are not all of one network's, in order.
+
+    Raises:
+      UserError: see :func:`assemble`.
     """
     _check_complete(modules)
     for each in modules:
@@ -143,7 +162,6 @@ def assemble(modules: Sequence[Module]) -> Whole:
                 f"{modules[0].source[:12]}…: modules of different meta models do not fit each other."
             )
         check_module(each)
-    return Whole(modules[0].network, cuts.put([each.collections for each in modules]))
 
 
 def shapes(network: Any, depths: Sequence[int], index: int) -> Collections:
@@ -159,10 +177,7 @@ def check_module(module: Module) -> None:
     Raises:
       UserError: naming the first leaf that differs.
     """
-    cuts.check_depths(module.network, module.depths, f"the depths of {module}")
-    wanted = shapes(module.network, module.depths, module.index)
-    for name, tree in wanted.items():
-        partition.check_like(module.collections.get(name, {}), tree, str(module))
+    _check_leaves(module.collections, shapes(module.network, module.depths, module.index), str(module))
 
 
 def check_weights(network: Any, collections: Collections, origin: str) -> None:
@@ -171,8 +186,17 @@ def check_weights(network: Any, collections: Collections, origin: str) -> None:
     Raises:
       UserError: naming the first leaf that differs.
     """
-    for name, tree in model.definition(network)[1].items():
+    _check_leaves(collections, model.definition(network)[1], origin)
+
+
+def _check_leaves(collections: Collections, wanted: Collections, origin: str) -> None:
+    require(isinstance(collections, Mapping), f"the collections of {origin}", collections, "dictionaries of arrays")
+    for name in collections:
+        if name not in wanted:
+            raise UserError(f"{origin} has the collection {name!r}, but it must have {', '.join(wanted)} alone.")
+    for name, tree in wanted.items():
         partition.check_like(collections.get(name, {}), tree, origin)
+    finite.check(collections, origin)
 
 
 def _check_complete(modules: Sequence[Module]) -> None:
@@ -202,6 +226,11 @@ def _check_alike(first: Module, other: Module) -> None:
         )
     for name, wanted, found in differences(first.network, other.network):
         raise UserError(f"model.{name} of {other} is {found!r:.200}, but that of {first} is {wanted!r:.200}.")
+
+
+def other_settings(first: RunConfig, other: RunConfig) -> list[Difference]:
+    """Settings beside the network's, like the diffusion process, that two runs of whole networks must share."""
+    return [each for each in compare(first, other, SHARED) if not each.name.startswith("model.")]
 
 
 def differences(first: Any, other: Any) -> list[tuple[str, Any, Any]]:

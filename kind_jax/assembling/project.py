@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kind_jax.assembling.config import ClassifierModuleRun, DiffusionModuleRun, ModuleRun
-from kind_jax.deploy.artifact import MANIFEST
+from kind_jax.deploy.artifact import MANIFEST, read_manifest
 from kind_jax.errors import UserError
 from kind_jax.train import history
 from kind_jax.train.lock import holder
@@ -24,14 +24,15 @@ State = Literal["not begun", "running", "stopped", "finished"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One module's run.
+    """One module's run, or the artifact of a module.
 
     Attributes:
       index: of the module.
       folder: of its run.
-      config: of the run; None where it has not begun.
+      config: of the run or the artifact; None where it has not begun.
       state: ``running`` while a process trains it, here or, as far as its lock file says, on another host.
       step: of its newest checkpoint.
+      logged: whether it is a run, whose time and curves are known.
       lines: of its metrics.
     """
 
@@ -41,6 +42,7 @@ class Progress:
     state: State
     step: int
     lines: tuple[dict[str, Any], ...]
+    logged: bool = True
 
     def last(self, name: str) -> float | None:
         """The newest of the figures of this name, ``loss``, or ``top1`` on whatever split it was measured."""
@@ -105,11 +107,15 @@ def progress(root: Path, count: int | None = None) -> list[Progress]:
     folders = runs_in(root)
     configs: dict[int, ModuleRun] = {}
     for index, folder in folders.items():
-        if (folder / "config.json").is_file():
+        if any((folder / name).is_file() for name in ("config.json", MANIFEST)):
             configs[index] = _config(folder, index)
     depths = {config.module.depths for config in configs.values()}
     if len(depths) > 1:
         raise UserError(f"{root} holds modules of networks that are divided differently: {sorted(depths)}.")
+    sources = {config.module.source: folders[index] for index, config in configs.items() if config.module.source}
+    if len(sources) > 1:
+        first, other = list(sources.values())[:2]
+        raise UserError(f"{first} and {other} were trained in different meta models, so they do not fit each other.")
     count = count or next((len(each) for each in depths), None) or (max(folders) + 1 if folders else 0)
     extra = next((i for i in configs if i >= count), None)
     if extra is not None:
@@ -118,20 +124,23 @@ def progress(root: Path, count: int | None = None) -> list[Progress]:
 
 
 def _config(folder: Path, index: int) -> ModuleRun:
-    config = load_config(folder)
+    run = (folder / "config.json").is_file()
+    config = load_config(folder) if run else read_manifest(folder).config
     if not isinstance(config, ClassifierModuleRun | DiffusionModuleRun):
-        raise UserError(f"{folder} is a run of the kind {config.task!r}, but it must be one of a module.")
+        raise UserError(f"{folder} is of the kind {config.task!r}, but it must be a module.")
     if config.module.place != index:
-        raise UserError(f"{folder} is the run of module {config.module.place}, but its name says {index}.")
+        raise UserError(f"{folder} holds module {config.module.place}, but its name says {index}.")
     return config
 
 
 def _of(index: int, folder: Path, config: ModuleRun | None) -> Progress:
     if config is None:
-        state: State = "finished" if (folder / MANIFEST).is_file() else "not begun"
-        return Progress(index=index, folder=folder, config=None, state=state, step=0, lines=())
+        return Progress(index=index, folder=folder, config=None, state="not begun", step=0, lines=())
+    if not (folder / "config.json").is_file():
+        step = read_manifest(folder).step
+        return Progress(index=index, folder=folder, config=config, state="finished", step=step, lines=(), logged=False)
     found = history.steps(folder / "checkpoints")
     step = found[-1] if found else 0
     lines = read_metrics(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else []
-    state = "finished" if step >= config.train.steps else "running" if holder(folder) is not None else "stopped"
+    state: State = "finished" if step >= config.train.steps else "running" if holder(folder) is not None else "stopped"
     return Progress(index=index, folder=folder, config=config, state=state, step=step, lines=tuple(lines))

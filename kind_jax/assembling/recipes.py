@@ -2,8 +2,8 @@
 
 What differs here, and why: the rate changes every step and not once an epoch, one epoch late; frozen modules drop no
 branches; class token and positions never decay; gradients are clipped where fine-tuning begins at the full rate. The
-published code's own ways are ``--optimizer.schedule deit --optimizer.epoch 625``, ``--module.frozen-paths True``,
-``--module.decay-tokens True`` and ``--optimizer.clip None`` (it clips in mixed precision alone). Not there: repeated
+published code's own ways are ``--optimizer.schedule deit --optimizer.epoch 625``, ``--module.frozen-paths``,
+``--module.decay-tokens`` and ``--optimizer.clip None`` (it clips in mixed precision alone). Not there: repeated
 augmentation, and RandAugment's noise on its strength.
 """
 

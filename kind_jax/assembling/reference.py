@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from kind_jax.assembling import cuts, modules
 from kind_jax.assembling.modules import Module
+from kind_jax.config.check import is_whole, require
 from kind_jax.config.networks import ViTConfig
 from kind_jax.interchange import classifier, layouts, vit_names
 from kind_jax.interchange.classifier import Found
@@ -28,6 +29,7 @@ def read(state_dict: Found, network: ViTConfig, *, origin: object = "the state d
     Raises:
       UserError: an array is missing, unknown, of another shape or dtype, or not finite; it is named.
     """
+    _check_network(network)
     places = vit_names.places(network, vit_names.TIMM)
     return classifier.read(places, network, classifier.floats(state_dict, origin), origin)
 
@@ -46,7 +48,10 @@ def read_module(
     Raises:
       UserError: as :func:`read`, or the network cannot be divided like that.
     """
+    _check_network(network)
     cuts.check_depths(network, depths)
+    possible = is_whole(index) and 0 <= index < len(depths)
+    require(possible, "index", index, f"a whole number from 0 to {len(depths) - 1}")
     shallow, places = _places(network, depths, index)
     found = classifier.read(places, shallow, classifier.floats(state_dict, origin), origin)
     return Module(
@@ -61,8 +66,14 @@ def write_module(module: Module) -> StateDict:
     Raises:
       UserError: the module is not one of a dense vision transformer, or its weights are not those of its place.
     """
+    _check_network(module.network)
     modules.check_module(module)
     return layouts.to_state_dict(_places(module.network, module.depths, module.index)[1], module.collections)
+
+
+def _check_network(network: object) -> None:
+    plain = isinstance(network, ViTConfig) and not network.factor.projections
+    require(plain, "the network", type(network).__name__, "a vision transformer whose weights are dense")
 
 
 def _places(network: ViTConfig, depths: Sequence[int], index: int) -> tuple[ViTConfig, Places]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,15 +41,15 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy import artifact
     from kind_jax.deploy.bundle import export, open_bundle
 
-    folders, root = list(parsed.modules), parsed.modules[0].parent
+    folders, root = list(parsed.modules), Path(os.path.abspath(parsed.modules[0])).parent
     if len(folders) == 1 and not any((folders[0] / name).is_file() for name in ("config.json", artifact.MANIFEST)):
-        root, found = folders[0], project.runs_in(folders[0])
+        root = folders[0]
+        found = project.progress(root)  # refuses modules under wrong names
         if not found:
             raise UserError(f"{str(root)!r} is neither a module nor a folder with module-0, module-1, ...")
-        folders = [found[index] for index in found]
+        folders = [each.folder for each in found if each.config is not None]
     out = parsed.out or root / "assembled"
-    if out.exists() and not parsed.replace:
-        raise UserError(f"--out is {str(out)!r}, which exists; --replace replaces it.")
+    _check_out(out, folders, replace=parsed.replace)
     if not parsed.unfinished:
         _check_finished(folders)
     bundles = [open_bundle(folder, weights=parsed.weights) for folder in folders]
@@ -58,6 +60,22 @@ def run(args: list[str]) -> int:
     table("assembled", ("module", "blocks", "step", "parameters"), rows)
     say_paths("assembled", {"artifact": out})
     return 0
+
+
+def _check_out(out: Path, modules: Sequence[Path], *, replace: bool) -> None:
+    """Refuse a place for the artifact that is taken, or in or around one of the modules.
+
+    Raises:
+      UserError: see above.
+    """
+    place = out.resolve()
+    for each in (folder.resolve() for folder in modules):
+        if place == each or each in place.parents or place in each.parents:
+            raise UserError(f"--out is {str(out)!r}, but it must lie apart from the modules, like {str(each)!r}.")
+    if out.exists() and not replace:
+        raise UserError(f"--out is {str(out)!r}, which exists; --replace replaces it.")
+    if out.exists() and not (out / "kind.json").is_file():
+        raise UserError(f"--out is {str(out)!r}, which is no artifact, so that --replace does not replace it.")
 
 
 def _size(bundle: Any) -> str:

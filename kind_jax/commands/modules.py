@@ -13,6 +13,7 @@ import tyro
 from kind_jax.commands.console import say_paths, table
 from kind_jax.commands.given import base_config
 from kind_jax.commands.kinds import PLAIN, for_settings
+from kind_jax.commands.repeated import without_positionals
 from kind_jax.config import Config, RunConfig, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
@@ -49,14 +50,19 @@ def run(args: list[str]) -> int:
         raise UserError(f"--config is {str(parsed.config)!r}, of the kind {config.task!r}, but it must be of a module.")
     if config is not None and config.module.index is not None:
         raise UserError(f"module.index is {config.module.index}, but it must be left out here: the commands name it.")
+    if parsed.folder.exists() and not parsed.folder.is_dir():
+        raise UserError(f"{str(parsed.folder)!r} is a file, but it must be a folder.")
     count = None if config is None else len(config.module.depths)
     found = project.progress(parsed.folder, count)
     if not found:
-        raise UserError(f"{str(parsed.folder)!r} holds no module yet: --config says how there will be any.")
+        raise UserError(
+            f"{str(parsed.folder)!r} holds no module yet: --config, a preset of modules like vit_digits_module, and "
+            "--module.meta print the command lines that make them."
+        )
     _say(parsed.folder, found)
     left = [each for each in found if each.state not in ("finished", "running")]
     if config is not None and left:
-        _say_commands(args, parsed.folder, left, len(found))
+        _say_commands(without_positionals(form, args), parsed.folder, left, len(found))
     elif not left and all(each.state == "finished" for each in found):
         print(f"all modules are finished: kind-jax assemble {shlex.quote(str(parsed.folder))}")
     elif left:
@@ -84,12 +90,8 @@ def _say(folder: Path, found: Sequence[Progress]) -> None:
     table(f"modules in {folder}", ("module", "blocks", "state", "step", "loss", "hybrid's accuracy", "in steps"), rows)
 
 
-def _say_commands(args: list[str], folder: Path, left: Sequence[Progress], count: int) -> None:
-    others = list(args)
-    free = [i for i, arg in enumerate(others) if i == 0 or not others[i - 1].startswith("--") or "=" in others[i - 1]]
-    for i in reversed([i for i in free if not others[i].startswith("--") and Path(others[i]) == folder]):
-        del others[i]
-    passed = ["kind-jax", "train", *others]
+def _say_commands(options: Sequence[str], folder: Path, left: Sequence[Progress], count: int) -> None:
+    passed = ["kind-jax", "train", *options]
     print("\nto train them, each alone, on any machine that reads the meta model and the data:\n")
     for each in left:
         print(shlex.join([*passed, "--module.index", str(each.index), "--workdir", str(each.folder)]))

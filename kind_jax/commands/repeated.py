@@ -89,6 +89,11 @@ def values_of(arguments: type, args: Sequence[str]) -> dict[str, tuple[str, ...]
     return {each.option.name: each.values for each in _given(_options(arguments), args)}
 
 
+def without_positionals(arguments: type, args: Sequence[str]) -> list[str]:
+    """The options in ``args`` with their values, as they were typed, and nothing else."""
+    return [arg for each in _given(_options(arguments), args) for arg in args[each.start : each.stop]]
+
+
 def _check_same(given: Sequence[_Given]) -> None:
     name, first = given[0].option.name, given[0].values
     for other in given[1:]:

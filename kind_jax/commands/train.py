@@ -76,6 +76,7 @@ def run(args: list[str]) -> int:
     hosts.join()
 
     config, initial = parsed.settings, None
+    start = start or _start(config.task, None)
     if start is not None:
         config, initial = start.begin_run(config, parsed.init, directory)
     summary = train(config, directory, stop_after=parsed.stop_after, resume=parsed.resume, initial=initial)

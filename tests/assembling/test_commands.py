@@ -64,6 +64,14 @@ def test_from_printed_lines_to_a_report(project, capsys):
     assert all(f"module-{k}" in text for k in range(3))
     assert "all, modules side by side" in text
     assert text.count("data:image/png") == 2
+    for option in ("--meta", "--assembled", "--tuned"):
+        assert main(["report", str(runs), option, str(project / "nothing")]) == 2
+        assert f"{option} is '{project / 'nothing'}', but it must be a run or" in capsys.readouterr().err
+    assert main(["report", str(runs / "module-1"), "--tuned", str(runs / "assembled")]) == 2
+    assert "an artifact, but it must be the run that fine-tunes" in capsys.readouterr().err
+    (runs / "tuned").rename(project / "elsewhere")
+    assert main(["report", str(runs), "--out", str(project / "part.html")]) == 0
+    assert "what is known, one after the other" in (project / "part.html").read_text()
 
 
 def test_divided_and_assembled_again(project, capsys, tmp_path):
@@ -81,6 +89,9 @@ def test_divided_and_assembled_again(project, capsys, tmp_path):
         (["divide", str(parts / "module-0"), "--depths", "1", "--out", str(tmp_path / "no")], "is a module already"),
         (["divide", str(source), "--depths", "1", "2", "--out", str(parts)], "exists, but it must be a new folder"),
         (["assemble", str(parts)], "exists; --replace replaces it"),
+        (["assemble", str(parts), "--out", str(parts / "module-0"), "--replace"], "must lie apart from the modules"),
+        (["assemble", str(parts), "--out", str(parts), "--replace"], "must lie apart from the modules"),
+        (["assemble", str(parts), "--out", str(source), "--replace"], "which is no artifact"),
         (
             ["assemble", str(parts / "module-1"), str(parts / "module-0"), "--out", str(tmp_path / "no")],
             "the modules are given in the order 1, 0",
@@ -125,10 +136,22 @@ def test_folders_whose_names_are_wrong(project, capsys, tmp_path):
         run = tiny.module_of("vit", tiny.whole("vit"), config, meta=str(project / "meta"))
         (folder / "config.json").write_text(to_json(run))
     assert main(["modules", str(tmp_path)]) == 2
-    assert "is the run of module 2, but its name says 1" in capsys.readouterr().err
+    assert "holds module 2, but its name says 1" in capsys.readouterr().err
     (tmp_path / "module-01").mkdir()
     assert main(["modules", str(tmp_path)]) == 2
     assert "are both of module 1; keep one of them" in capsys.readouterr().err
+
+
+def test_printed_lines_have_what_was_typed(project, capsys):
+    """A folder may be called like a value, and stand behind a flag."""
+    args = ["--config", str(project / "module.py"), "--data.flip", "3", "--module.meta", "m", "--model.heads", "1"]
+    assert main(["modules", *args]) == 0
+    said = capsys.readouterr().out
+    lines = [shlex.split(line) for line in said.splitlines() if line.startswith("kind-jax train")]
+    typed = [arg for arg in args if arg != "3"]
+    assert lines[1] == ["kind-jax", "train", *typed, "--module.index", "1", "--workdir", "3/module-1"]
+    assert main(["modules", str(project / "meta.py"), *args[:2]]) == 2
+    assert "is a file, but it must be a folder" in capsys.readouterr().err
 
 
 def test_what_is_not_finished_waits(project, capsys, tmp_path):
@@ -150,7 +173,7 @@ def test_what_is_not_finished_waits(project, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (["modules", "{}/nothing"], "holds no module yet: --config says how there will be any"),
+        (["modules", "{}/nothing"], "holds no module yet: --config, a preset of modules"),
         (["modules", "{}/x", "--config", "{}/whole.py"], "of the kind 'classification', but it must be of a module"),
         (["modules", "{}/x", "--config", "{}/module.py", "--module.index", "1"], "but it must be left out here"),
         (["train", "--config", "{}/module.py", "--workdir", "{}/x"], "module.index is missing"),

@@ -81,6 +81,14 @@ def test_modules_become_one_model_that_trains_on(project):
 
     from kind_jax.kinds import KINDS
 
+    if name == "dit":  # losses of two diffusion processes do not belong together
+        other = dataclasses.replace(parts[1], config=change(parts[1].config, diffusion={"prediction": "clean"}))
+        with pytest.raises(UserError, match=r"^diffusion\.prediction of .* is 'clean', but that of "):
+            assemble_bundles([parts[0], other])
+        strange = change(parts[1].config, diffusion={"prediction": "clean"}, module={"meta": str(folder / "meta")})
+        with pytest.raises(UserError, match=r"^diffusion\.prediction is 'clean', but module\.meta, .*, has"):
+            train(strange, folder / "strange")
+        assert not (folder / "strange").exists()
     export(whole, folder / "assembled")
     start = importlib.import_module(KINDS[config.task].start)
     tuned, initial = start.begin_run(start.defaults(config, folder / "assembled", folder / "tuned"),
@@ -263,8 +271,11 @@ def test_settings_of_a_module_travel(project):
     [
         ({"meta": None}, r"^module\.meta is missing, but it must name the meta model"),
         ({"meta": "/nowhere"}, r"^module\.meta is '/nowhere', but it must be a run or an artifact"),
-        ({"meta_depths": (2, 1, 1)}, r"^module\.meta is .*, with 3 blocks, but it must have \(2, 1, 1\)"),
-        ({"source": "1" * 64}, r"^module\.source is 111111111111…, but the weights in .* have the SHA-256"),
+        ({"meta_depths": (2, 1, 1)}, r"^module\.meta is .*, with 3 blocks, but it must have 4, \(2, 1, 1\)"),
+        (
+            {"source": "1" * 64},
+            r"^module\.meta is .*, whose weights have .*, but this module began in .* 111111111111…",
+        ),
     ],
 )
 def test_meta_models_that_do_not_fit(tmp_path_factory, changes, sentence):

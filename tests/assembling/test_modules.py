@@ -86,7 +86,6 @@ def changed(module, **settings):
         (lambda a, b, c: [a, c], r"^module 1 of 3 is missing; there are 0, 2\.$"),
         (lambda a, b, c: [a, b, b], r"^module 1 is there twice \(module 1 and module 1\)"),
         (lambda a, b, c: [b, a, c], r"^the modules are given in the order 1, 0, 2, but they must be"),
-        (lambda a, b, c: [a, b, c, other(c, index=3)], r"^there is a module 3, but module 0 is of a network of 3"),
         (lambda a, b, c: [a, other(b, source="1" * 64), c], r"^module 1 was trained in the meta model with SHA-256 1"),
         (lambda a, b, c: [a, changed(b, heads=1), c], r"^model\.heads of module 1 is 1, but that of module 0 is 2"),
         (lambda a, b, c: [a, changed(b, norm_eps=1e-5), c], r"^model\.norm_eps of module 1 is 1e-05"),
@@ -145,6 +144,10 @@ def test_a_hybrid_of_strangers_is_refused():
         replace(meta, MODULES["resnet"][1])
     with pytest.raises(UserError, match=r"^module 1 of 3 is missing"):
         replace([meta[0], meta[2]], module)
+    with pytest.raises(UserError, match=r"^module 1 holds the array 'class_token'"):
+        replace([meta[0], other(meta[1], collections=meta[0].collections), meta[2]], module)
+    with pytest.raises(UserError, match=r"^module 2 was trained in the meta model with SHA-256 1"):
+        replace([*meta[:2], other(meta[2], source="1" * 64)], module)
     with pytest.raises(UserError, match=r"'blocks/.*' has shape"):
         replace(meta, other(module, collections=MODULES["vit"][0].collections))
 
@@ -182,6 +185,19 @@ def test_a_resnet_with_other_stages():
     for wrong in ((1, 1), (1, 0, 1)):
         with pytest.raises(UserError, match=r"^model\.stages is .*, but it must be 3 numbers of blocks"):
             resnet(20, stages=wrong)
+
+
+def test_what_is_no_module_at_all():
+    whole = tiny.weights(tiny.VIT)
+    with pytest.raises(UserError, match=r"^the model has the collection 'extra', but it must have"):
+        divide(tiny.VIT, {**whole, "extra": {}}, (2, 3))
+    broken = {**whole, "params": {**whole["params"], "class_token": np.full(16, np.nan, np.float32)}}
+    with pytest.raises(UserError, match=r"^the model: the weight 'params/class_token' has 16 of 16"):
+        divide(tiny.VIT, broken, (2, 3))
+    for index in (3, -1):
+        with pytest.raises(UserError, match=r"^the index of the module is .*, but it must be a whole"):
+            other(MODULES["vit"][0], index=index)
+    chex.assert_trees_all_equal(assemble(iter(MODULES["vit"])).collections, assemble(MODULES["vit"]).collections)
 
 
 def test_a_module_says_what_it_is():

@@ -13,7 +13,7 @@ from kind_jax.assembling.config import ClassifierModuleRun, ModuleConfig
 from kind_jax.assembling.task import Drawn, ModuleTask, around
 from kind_jax.classifying import network
 from kind_jax.classifying.task import Drawn as Samples
-from kind_jax.config import OptimizerConfig, TrainConfig
+from kind_jax.config import FactorConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.networks import ViTConfig
 from kind_jax.config.training import RuleConfig
 from kind_jax.nn.gate import learngenes_only
@@ -166,3 +166,8 @@ def test_bad_state_dicts_are_refused():
         reference.read({k: v for k, v in state.items() if k != "norm.weight"}, META)
     with pytest.raises(UserError, match=r"blocks\.2"):
         reference.read_module(state, TARGET, DEPTHS, 0, source="0" * 64)
+    with pytest.raises(UserError, match=r"^index is -1, but it must be a whole number from 0 to 2"):
+        reference.read_module(state, TARGET, DEPTHS, -1, source="0" * 64)
+    factored = dataclasses.replace(META, factor=FactorConfig(learngenes=4))
+    with pytest.raises(UserError, match=r"^the network is 'ViTConfig', but it must be .* whose weights are dense"):
+        reference.read(state, factored)

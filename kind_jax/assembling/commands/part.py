@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from kind_jax.commands.kinds import source_among
 from kind_jax.errors import UserError
 
 
@@ -24,6 +25,6 @@ def run(args: list[str]) -> int:
     if {"-h", "--help"} & set(args):
         tyro.cli(Arguments, args=args, prog="kind-jax")
     raise UserError(
-        "the model is one module of a network, but this needs a whole model: kind-jax assemble puts modules together, "
-        "kind-jax modules says how they do."
+        f"{source_among(args)} is one module of a network, or a folder of modules, but this needs a whole model: "
+        "kind-jax assemble puts modules together, kind-jax modules says how they do."
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -39,9 +40,8 @@ class Arguments:
 def run(args: list[str]) -> int:
     """Parse ``args`` and write the report; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax report")
-    root = parsed.source.parent if (parsed.source / "config.json").is_file() else parsed.source
-    out = parsed.out or root / "report.html"
-    check_file(out)
+    model = any((parsed.source / name).is_file() for name in ("config.json", "kind.json"))
+    root = Path(os.path.abspath(parsed.source)).parent if model else parsed.source
     if parsed.batch < 1:
         raise UserError(f"--batch is {parsed.batch}, but it must be 1 or more.")
 
@@ -49,36 +49,40 @@ def run(args: list[str]) -> int:
     from kind_jax.files import atomic_write_text
     from kind_jax.report import Text, render_report
 
-    runs = [each for each in project.progress(root) if each.config is not None]
+    modules = [each for each in project.progress(root) if each.config is not None]
+    runs = [each for each in modules if each.logged]
     if not runs:
         raise UserError(f"{str(root)!r} has no run of a module.")
+    out = parsed.out or root / "report.html"
+    check_file(out)
     config: Any = runs[0].config
     settings = config.module
-    meta = parsed.meta or (None if settings.meta is None else Path(settings.meta))
-    tuned = parsed.tuned or root / "tuned"
-    spent = {"meta model": None if meta is None else costs.of_folder(meta)}
-    modules = {each.folder.name: costs.of_module(each) for each in runs}
-    after = costs.of_folder(tuned)
+    places = _places(parsed, config, root)
+    spent = {"meta model": costs.of_folder(places.meta) if places.meta is not None else None}
+    spent |= {each.folder.name: costs.of_module(each) if each.logged else None for each in modules}
+    spent |= {"fine-tuning": None if places.tuned is None else costs.of_folder(places.tuned)}
 
+    finished = sum(each.state == "finished" for each in modules)
     summary = [
         ("network", f"{sum(settings.depths)} blocks in {len(settings.depths)} modules of {_list(settings.depths)}"),
-        ("modules finished", f"{sum(each.state == 'finished' for each in runs)} of {len(settings.depths)}"),
+        ("modules finished", f"{finished} of {len(settings.depths)}"),
     ]
-    summary += _accuracies(config, meta, runs, parsed.assembled or root / "assembled", tuned, parsed.batch)
+    accuracies = _accuracies(config, places, runs, parsed.batch)
+    text = (
+        "Each module was trained alone, in place of its counterpart in a shallow meta model that stays as it is. The "
+        "meta model with one module replaced is a hybrid."
+    )
     sections: list[Any] = [
-        Text(
-            body="Each module was trained alone, in place of its counterpart in a shallow meta model that stays as it "
-            "is. The accuracy of a hybrid is that of the meta model with one module replaced."
-        ),
-        *_curves(runs, tuned),
-        _table(runs),
-        *_samples(runs),
-        _costs(spent["meta model"], modules, after),
-    ]
-    atomic_write_text(out, render_report(f"{root.name}: {len(settings.depths)} modules", summary, sections))
+        Text(body=text), *_curves(runs, places.tuned), _table(modules), *_samples(runs),
+        _costs(spent, len(settings.depths)),
+    ]  # fmt: skip
+    summary += accuracies
+    atomic_write_text(out, render_report(f"{root.resolve().name}: {len(settings.depths)} modules", summary, sections))
     for name, value in summary:
         print(f"  {name}: {value}")
-    say_paths("everything lies in", {"report": out, "modules": root, "assembled": root / "assembled", "tuned": tuned})
+    found = {"meta": places.meta, "assembled": places.assembled, "tuned": places.tuned}
+    shown = {name: place for name, place in found.items() if place is not None}
+    say_paths("everything lies in", {"report": out, "modules": root, **shown})
     return 0
 
 
@@ -101,24 +105,56 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
     return read_metrics(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else []
 
 
-def _accuracies(
-    config: Any, meta: Path | None, runs: Sequence[Progress], assembled: Path, tuned: Path, batch: int
-) -> list[tuple[str, str]]:
+class _Places(NamedTuple):
+    """Where the rest lies; None for what is not there."""
+
+    meta: Path | None
+    assembled: Path | None
+    tuned: Path | None
+
+
+def _places(parsed: Arguments, config: Any, root: Path) -> _Places:
+    """What was named, or lies where it usually does.
+
+    Raises:
+      UserError: something that was named is not there, or of another kind.
+    """
+    from kind_jax.assembling.config import whole_run
+    from kind_jax.transfer.whole import settings_of
+
+    kind = type(whole_run(config))
+    for name, given in (("--meta", parsed.meta), ("--assembled", parsed.assembled), ("--tuned", parsed.tuned)):
+        if given is not None:
+            settings_of(given, kind, name)
+    if parsed.tuned is not None and not (parsed.tuned / "config.json").is_file():
+        raise UserError(f"--tuned is {str(parsed.tuned)!r}, an artifact, but it must be the run that fine-tunes.")
+    meta = None if config.module.meta is None else Path(config.module.meta)
+    usual = (meta, root / "assembled", root / "tuned")
+    there = (
+        folder if folder is not None and any((folder / n).is_file() for n in ("config.json", "kind.json")) else None
+        for folder in usual
+    )
+    given = (parsed.meta, parsed.assembled, parsed.tuned)
+    return _Places(*(mine or theirs for mine, theirs in zip(given, there, strict=True)))
+
+
+def _accuracies(config: Any, places: _Places, runs: Sequence[Progress], batch: int) -> list[tuple[str, str]]:
     """Held-out accuracy of everything that has one."""
     from kind_jax.assembling.config import ClassifierModuleRun
 
     if not isinstance(config, ClassifierModuleRun):
         return []
     split, rows = config.holdout, []
-    theirs = [] if meta is None else _points(_metrics(meta), "_top1")
+    theirs = [] if places.meta is None else _points(_metrics(places.meta), "_top1")
     if theirs:
         rows.append((f"meta model, {split} accuracy", f"{theirs[-1][1]:.2%}"))
     hybrids = [found[-1][1] for each in runs if (found := _points(each.lines, "_top1"))]
     if hybrids:
         rows.append((f"hybrids, {split} accuracy", f"{min(hybrids):.2%} to {max(hybrids):.2%}"))
-    if (assembled / "kind.json").is_file():
-        rows.append((f"assembled, before fine-tuning, {split} accuracy", _measured(assembled, config, split, batch)))
-    after = _points(_metrics(tuned), "_top1")
+    if places.assembled is not None:
+        found = _measured(places.assembled, config, split, batch)
+        rows.append((f"assembled, before fine-tuning, {split} accuracy", found))
+    after = [] if places.tuned is None else _points(_metrics(places.tuned), "_top1")
     if after:
         rows.append((f"fine-tuned, {split} accuracy", f"{after[-1][1]:.2%} at step {after[-1][0]:,}"))
     return rows
@@ -134,7 +170,7 @@ def _measured(assembled: Path, config: Any, split: Any, batch: int) -> str:
     return evaluation.summary(found)[0][1]
 
 
-def _curves(runs: Sequence[Progress], tuned: Path) -> list[Any]:
+def _curves(runs: Sequence[Progress], tuned: Path | None) -> list[Any]:
     from kind_jax.plots import over_steps
     from kind_jax.report import Picture
 
@@ -147,7 +183,7 @@ def _curves(runs: Sequence[Progress], tuned: Path) -> list[Any]:
         caption = "Training loss of each hybrid, at its own end: the only loss there is."
         found.append(Picture(png=over_steps(losses, "loss"), caption=caption, heading="Training"))
     shares = {each.folder.name: _points(each.lines, "_top1") for each in runs}
-    shares["fine-tuning"] = _points(_metrics(tuned), "_top1")
+    shares["fine-tuning"] = [] if tuned is None else _points(_metrics(tuned), "_top1")
     if any(shares.values()):
         caption = "Held-out accuracy: of each hybrid while its module is trained, and of the assembled network."
         found.append(Picture(png=over_steps(shares, "accuracy (%)", scale=100.0), caption=caption, heading="Accuracy"))
@@ -157,23 +193,24 @@ def _curves(runs: Sequence[Progress], tuned: Path) -> list[Any]:
 def _table(runs: Sequence[Progress]) -> Any:
     import jax
 
-    from kind_jax.assembling import modules
+    from kind_jax.assembling import held
     from kind_jax.report import Table
 
     rows = []
     for each in runs:
-        settings = each.config.module
-        part = modules.shapes(each.config.model, settings.depths, each.index)
+        count = sum(leaf.size for leaf in jax.tree.leaves(held.shapes(each.config)))
         loss, accuracy = each.last("loss"), each.last("top1")
         rows.append(
             (
-                each.folder.name, each.state, f"{each.step:,}", str(settings.depths[each.index]),
-                f"{sum(leaf.size for leaf in jax.tree.leaves(part)):,}", "" if loss is None else f"{loss:.4g}",
-                "" if accuracy is None else f"{accuracy:.2%}",
+                each.folder.name, each.state if each.logged else "artifact", f"{each.step:,}",
+                str(each.config.module.depths[each.index]), f"{count:,}", "" if loss is None else f"{loss:.4g}",
+                *([] if accuracy is None else [f"{accuracy:.2%}"]),
             )
         )  # fmt: skip
     header = ("module", "state", "step", "blocks", "parameters", "loss", "hybrid's accuracy")
-    return Table(header=header, rows=tuple(rows), heading="Modules")
+    width = max(map(len, rows))
+    rows = [(*row, *[""] * (width - len(row))) for row in rows]
+    return Table(header=header[:width], rows=tuple(rows), heading="Modules")
 
 
 def _samples(runs: Sequence[Progress]) -> list[Any]:
@@ -189,27 +226,30 @@ def _samples(runs: Sequence[Progress]) -> list[Any]:
     return [Pictures(pictures=pictures, heading="Samples of the hybrids")] if pictures else []
 
 
-def _costs(meta: Cost | None, modules: dict[str, Cost], tuned: Cost | None) -> Any:
+def _costs(spent: dict[str, Cost | None], count: int) -> Any:
     from kind_jax.assembling.costs import NOTHING
     from kind_jax.report import Table
 
-    def row(name: str, cost: Cost) -> tuple[str, ...]:
-        return (
-            name, f"{cost.steps:,}", f"{cost.block_images / 1e6:,.3g}", f"{cost.flops / 1e12:,.4g}",
-            f"{cost.seconds:,.0f}",
-        )  # fmt: skip
+    def row(name: str, cost: Cost | None) -> tuple[str, ...]:
+        if cost is None:
+            return name, "not known", "", "", ""
+        seconds = f"{cost.seconds:,.0f}" if cost.seconds >= 10 else f"{cost.seconds:.2g}"
+        return name, f"{cost.steps:,}", f"{cost.block_images / 1e6:,.3g}", f"{cost.flops / 1e12:,.4g}", seconds
 
-    rows = [] if meta is None else [row("meta model", meta)]
-    rows += [row(name, cost) for name, cost in modules.items()]
-    rows += [] if tuned is None else [row("fine-tuning", tuned)]
-    ends = (meta or NOTHING) + (tuned or NOTHING)
-    together = sum(modules.values(), ends)
-    slowest = max(modules.values(), key=lambda cost: cost.seconds)
-    rows += [row("all, one after the other", together), row("all, modules side by side", ends + slowest)]
+    first, last = spent["meta model"], spent["fine-tuning"]
+    modules = [cost for name, cost in spent.items() if name.startswith("module-") and cost is not None]
+    whole = first is not None and last is not None and len(modules) == count
+    ends = (first or NOTHING) + (last or NOTHING)
+    what = "all" if whole else "what is known"
+    slowest = max(modules, key=lambda cost: cost.seconds)
+    rows = [row(name, cost) for name, cost in spent.items()]
+    rows.append(row(f"{what}, one after the other", sum(modules, ends)))
+    rows.append(row(f"{what}, modules side by side", ends + slowest))
     return Table(
         header=("run", "steps", "million block-images", "TFLOPs", "seconds in steps"), rows=tuple(rows),
         heading="What it cost",
         caption="Block-images are blocks times images, frozen blocks included; divided by the images of an epoch, "
         "block-epochs. FLOPs leave out what frozen blocks do not need: weight gradients, and any backward pass before "
-        "the module. Side by side: the meta model, the slowest module, and fine-tuning.",
+        "the module. Side by side: the meta model, the slowest module, and fine-tuning. Of artifacts, and of what lies "
+        "elsewhere, the cost is not known: --meta and --tuned say where it lies.",
     )  # fmt: skip
