@@ -28,7 +28,7 @@ demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a 
 	$(BIN)/kind-jax sample $(RUN)/artifact --classes 3,7 --out $(RUN)/samples_3_7.png
 	$(BIN)/kind-jax report $(RUN)
 
-assemble: $(STAMP)  ## train a deep classifier of digits as four modules, assemble and fine-tune it: four minutes
+assemble: $(STAMP)  ## train a deep classifier of digits as four modules, assemble and fine-tune it: three minutes
 	$(BIN)/python train.py --config vit_digits --model.depth 4 --workdir $(MODULES)/meta
 	for k in 0 1 2 3; do $(BIN)/python train.py --config vit_digits_module --module.meta $(MODULES)/meta \
 		--module.index $$k --workdir $(MODULES)/module-$$k || exit; done

@@ -11,7 +11,14 @@ import numpy as np
 from common import markdown
 
 BUDGETS = {"1/4": 0.25, "1/2": 0.5, "all": 1.0}
-ABLATIONS = ("untrained meta model", "begun as the meta module", "imitation")
+BEGUN = "begun as the meta module"
+ABLATIONS = {
+    (24, 25): ("untrained meta model", BEGUN, "imitation", "no modular training"),
+    (12, 25): (BEGUN,),
+    (12, 100): (BEGUN,),
+}
+"""By blocks and per cent of the data."""
+
 Values = dict[int, float]  # by seed
 
 
@@ -47,7 +54,8 @@ class Figures:
 def tables(record: dict[str, Any]) -> str:
     figures = Figures(record)
     parts = [("Test top-1 in per cent, mean ± standard deviation over seeds.", _main(figures))]
-    parts.append(("Ablations, 24 blocks, 25 % of the data.", _ablations(figures)))
+    parts.append(("Ablations; chance is 10 %.", _ablations(figures)))
+    parts.append(("Three times the steps on both sides, 24 blocks, 25 % of the data.", _longer(figures)))
     parts.append(("Cost of one model, at 25 % of the data; seconds of one CPU core.", _costs(figures)))
     return "\n".join(f"{title}\n\n{markdown(rows)}" for title, rows in parts)
 
@@ -76,23 +84,41 @@ def _main(figures: Figures) -> list[Sequence[str]]:
             plain, tuned = figures.end_to_end(depth, share), figures.fine_tuned(depth, share)
             values = [plain, figures.end_to_end(depth, share, "equal time"), figures.meta(depth, share)]
             values += [figures.assembled(depth, share, budget) for budget in BUDGETS]
+            if not plain:
+                continue
             cells = [_cell(each) for each in [*values, tuned]]
             rows.append((str(depth), f"{share} %", *cells, _cell(_minus(tuned, plain), signed=True)))
     return rows
 
 
 def _ablations(figures: Figures) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("modules", "assembled, before fine-tuning", "fine-tuned", "gain over incubation")]
-    ours = figures.fine_tuned(24, 25)
-    rows.append(
-        ("incubation, begun at random (as published)", _cell(figures.assembled(24, 25, "all")), _cell(ours), "")
-    )
-    for how in ABLATIONS:
-        before = figures.of(24, 25, how, lambda run: run["assembled"])
-        after = figures.of(24, 25, how, lambda run: run["fine_tuning"]["test"])
-        rows.append((how, _cell(before), _cell(after), _cell(_minus(after, ours), signed=True)))
-    rows.append(("end to end, equal block-epochs", "", _cell(figures.end_to_end(24, 25)), ""))
-    rows.append(("chance", "10.0", "10.0", ""))
+    head = ("blocks", "data", "modules", "assembled, before fine-tuning", "fine-tuned", "gain over incubation")
+    rows: list[Sequence[str]] = [(*head, "gain over end to end (equal block-epochs)")]
+    for (depth, share), names in ABLATIONS.items():
+        ours, plain = figures.fine_tuned(depth, share), figures.end_to_end(depth, share)
+        cells = _cell(figures.assembled(depth, share, "all")), _cell(ours), "", _cell(_minus(ours, plain), signed=True)
+        rows.append((str(depth), f"{share} %", "incubation, begun at random (as published)", *cells))
+        for how in names:
+            before = figures.of(depth, share, how, lambda run: run["assembled"])
+            after = figures.of(depth, share, how, lambda run: run["fine_tuning"]["test"])
+            gains = [_cell(_minus(after, each), signed=True) for each in (ours, plain)]
+            rows.append((str(depth), f"{share} %", how, _cell(before), _cell(after), *gains))
+    return rows
+
+
+def _longer(figures: Figures) -> list[Sequence[str]]:
+    def of(take: Callable[[Any], float]) -> Values:
+        return figures.of(24, 25, "three times the steps", take)
+
+    plain = of(lambda run: run["end to end"]["test"])
+    rows: list[Sequence[str]] = [("trained", "assembled, before fine-tuning", "after", "gain over end to end")]
+    rows.append(("end to end, equal block-epochs", "", _cell(plain), ""))
+    rows.append(("meta model (4 blocks)", "", _cell(of(lambda run: run["meta"]["test"])), ""))
+    names = {"incubation": "modules begun at random", "begun as the meta module": "modules begun as the meta module"}
+    for key, name in names.items():
+        before = of(lambda run, key=key: run[key]["assembled"])
+        after = of(lambda run, key=key: run[key]["fine_tuning"]["test"])
+        rows.append((name, _cell(before), _cell(after), _cell(_minus(after, plain), signed=True)))
     return rows
 
 
@@ -136,10 +162,12 @@ def picture(record: dict[str, Any]) -> bytes:
     """Accuracy against the share of the data, and of assembled networks against the modular budget; as PNG."""
     figures = Figures(record)
     plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
-    panels, axes = plt.subplots(1, 2, figsize=(11, 4.8))
+    panels, axes = plt.subplots(1, 2, figsize=(11, 6.6))
     styles: dict[int, str] = dict(zip(figures.depths, ("-", "--", ":"), strict=False))
     _against_data(figures, axes[0], styles)
     _against_budget(figures, axes[1], styles)
+    for axis in axes:
+        axis.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
     panels.tight_layout()
     found = io.BytesIO()
     panels.savefig(found, format="png", dpi=120)
@@ -152,47 +180,60 @@ def _line(axis: Any, x: Sequence[float], values: Sequence[Values], **style: Any)
     if kept:
         spread = [found.std(ddof=1) if found.size > 1 else 0.0 for _, found in kept]
         means = [found.mean() for _, found in kept]
-        axis.errorbar([a for a, _ in kept], means, spread, capsize=3, markersize=5, **style)
+        axis.errorbar([a for a, _ in kept], means, spread, capsize=3, elinewidth=1, **{"markersize": 5, **style})
 
 
 def _against_data(figures: Figures, axis: Any, styles: dict[int, str]) -> None:
     shares = sorted(figures.shares)
-    for depth, style in styles.items():
+    for i, (depth, style) in enumerate(styles.items()):
+        plain = [figures.end_to_end(depth, s) for s in shares]
+        timed = [figures.end_to_end(depth, s, "equal time") for s in shares]
         methods = {
-            "fine-tuned": ("tab:blue", "o", [figures.fine_tuned(depth, s) for s in shares]),
-            "end to end, equal block-epochs": ("tab:red", "s", [figures.end_to_end(depth, s) for s in shares]),
-            "end to end, equal time": (
-                "tab:orange", "v", [figures.end_to_end(depth, s, "equal time") for s in shares]
-            ),
-        }  # fmt: skip
-        for name, (colour, marker, values) in methods.items():
-            label = f"{'assembled and ' if name == 'fine-tuned' else ''}{name}, {depth} blocks"
-            _line(axis, shares, values, color=colour, marker=marker, linestyle=style, label=label)
+            "assembled and fine-tuned": ("tab:blue", "o", [figures.fine_tuned(depth, s) for s in shares]),
+            "end to end, equal block-epochs": ("tab:red", "s", plain),
+            "end to end, equal time": ("tab:orange", "v", timed),
+        }
+        for j, (name, (colour, marker, values)) in enumerate(methods.items()):
+            beside = [share * 1.02 ** (2 * j - 2 + i) for share in shares]  # error bars that hide no others
+            _line(axis, beside, values, color=colour, marker=marker, linestyle=style, label=f"{name}, {depth} blocks")
+    for depth, fill in zip(styles, ("full", "none"), strict=False):
+        begun = [figures.of(depth, s, BEGUN, lambda run: run["fine_tuning"]["test"]) for s in shares]
+        label, form = (
+            f"assembled (begun as the meta module) and fine-tuned, {depth} blocks",
+            {"marker": "*", "markersize": 11},
+        )
+        _line(axis, shares, begun, color="tab:cyan", fillstyle=fill, linestyle="", label=label, **form)
     axis.set_xscale("log")
     axis.set_xticks(shares, [f"{share} %" for share in shares])
     axis.minorticks_off()
     axis.set_xlabel("training data")
     axis.set_ylabel("test top-1, %")
     axis.set_title("After training")
-    axis.legend(fontsize=9, frameon=False)
 
 
 def _against_budget(figures: Figures, axis: Any, styles: dict[int, str]) -> None:
-    colours = dict(zip(sorted(figures.shares), ("tab:green", "tab:purple", "tab:brown"), strict=False))
+    colours = dict(zip(sorted(figures.shares), ("tab:olive", "tab:green", "tab:purple", "tab:brown"), strict=False))
     x = list(BUDGETS.values())
-    for depth, style in styles.items():
-        for share, colour in colours.items():
+    for i, (depth, style) in enumerate(styles.items()):
+        for j, (share, colour) in enumerate(colours.items()):
             values = [figures.assembled(depth, share, budget) for budget in BUDGETS]
-            label = f"{depth} blocks, {share} % of the data"
-            _line(axis, x, values, color=colour, marker="o", linestyle=style, label=label)
-    untrained = figures.of(24, 25, "untrained meta model", lambda run: run["assembled"])
-    _line(
-        axis, [1.0], [untrained], color="black", marker="x", linestyle="", label="untrained meta model, 24 blocks, 25 %"
-    )
+            label, beside = f"{depth} blocks, {share} % of the data", [a + 0.006 * (j + 4 * i) for a in x]
+            _line(axis, beside, values, color=colour, marker="o", linestyle=style, label=label)
+    for how, marker in ((BEGUN, "*"), ("untrained meta model", "x")):
+        values = figures.of(24, 25, how, lambda run: run["assembled"])
+        _line(
+            axis,
+            [1.0],
+            [values],
+            color="black",
+            marker=marker,
+            markersize=8,
+            linestyle="",
+            label=f"{how}, 24 blocks, 25 %",
+        )
     axis.axhline(10, color="grey", linewidth=1)
     axis.text(0.25, 11, "chance", color="grey", fontsize=9)
     axis.set_xticks(x, BUDGETS)
     axis.set_ylim(0, None)
     axis.set_xlabel("modular budget (each a run of its own)")
     axis.set_title("Assembled, before fine-tuning")
-    axis.legend(fontsize=9, frameon=False)
