@@ -27,8 +27,8 @@ _FEW = 1000  # images, of which the judge could be left with too few to measure
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Write a self-contained report.html: loss, samples, ablations of tailors, sizes, energies. A classifier and a folder
-    of modules have other things to see: `kind-jax report RUN --help` has their options."""
+    """Write a self-contained report.html: loss, samples, ablations of tailors, sizes, energies. A classifier and a
+    folder of modules have other things to see: `kind-jax report RUN --help` has their options."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """A run, or a folder of modules."""
