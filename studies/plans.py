@@ -207,13 +207,15 @@ def block(page: Page) -> str:
 
 def rewrite(page: Page) -> None:
     """Compute all rows of a page and put them in."""
-    before, _, rest = page.path.read_text().partition(f"{BEGIN}\n")
-    after = rest.partition(f"\n{END}")[2]
     commands, head = frame(page)
     rows = []
     for plan in page.plans:
         rows.append(row(page, plan))
         print(rows[-1], flush=True)
+    before, _, rest = page.path.read_text().partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(END)
+    if not end:
+        raise RuntimeError(f"{page.path} has no '{END}' behind '{BEGIN}'")
     text = "\n".join([head, *rows])
     page.path.write_text(f"{before}{BEGIN}\n{commands}\n\n{text}\n{END}{after}")
 

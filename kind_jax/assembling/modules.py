@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 
 from kind_jax import finite, model, partition
 from kind_jax.assembling import cuts
@@ -84,14 +85,15 @@ def divide(network: Any, collections: Collections, depths: Sequence[int]) -> lis
       depths: blocks of each module, in order; of a ResNet, those of its stages.
 
     Returns:
-      The modules in order. Their ``source`` is the SHA-256 of ``collections``.
+      The modules in order. Their ``source`` is the SHA-256 of ``collections``; empty while JAX traces.
 
     Raises:
       UserError: the network cannot be cut like that, or the weights are not its.
     """
     cuts.check_depths(network, depths)
     check_weights(network, collections, "the model")
-    depths, source = tuple(int(n) for n in depths), partition.fingerprint(collections)
+    depths = tuple(int(n) for n in depths)
+    source = partition.fingerprint(collections) if _concrete(collections) else ""
     return [
         Module(
             network=network, depths=depths, index=k, collections=cuts.take(network, collections, depths, k),
@@ -196,7 +198,13 @@ def _check_leaves(collections: Collections, wanted: Collections, origin: str) ->
             raise UserError(f"{origin} has the collection {name!r}, but it must have {', '.join(wanted)} alone.")
     for name, tree in wanted.items():
         partition.check_like(collections.get(name, {}), tree, origin)
-    finite.check(collections, origin)
+    if _concrete(collections):
+        finite.check(collections, origin)
+
+
+def _concrete(collections: Collections) -> bool:
+    """Whether the weights have values: while JAX traces, for a gradient say, they have none."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(collections))
 
 
 def _check_complete(modules: Sequence[Module]) -> None:

@@ -16,6 +16,7 @@ from kind_jax.classifying.task import Drawn as Samples
 from kind_jax.config import FactorConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.networks import ViTConfig
 from kind_jax.config.training import RuleConfig
+from kind_jax.losses import cross_entropy
 from kind_jax.nn.gate import learngenes_only
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 
@@ -105,6 +106,23 @@ def _decaying(config):
     from kind_jax.assembling.task import _optimizer
 
     return _optimizer(config)
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_the_functions_can_be_differentiated(meta, k):
+    """The gradient through ``replace``, with nothing but public functions."""
+    module = Module(network=TARGET, depths=DEPTHS, index=k, collections=weights_of(k, "init"), source="0" * 64)
+
+    def loss(collections):
+        hybrid = replace(meta, dataclasses.replace(module, collections=collections))
+        found = logits(*hybrid)
+        return jnp.mean(cross_entropy(found, jnp.asarray(RECORDED["y_soft"])))
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(jax.tree.map(jnp.asarray, module.collections))
+    np.testing.assert_allclose(value, RECORDED[f"hybrid{k}/losses"][0], rtol=1e-5)
+    found = reference.write_module(dataclasses.replace(module, collections=jax.device_get(grads)))
+    for name, wanted in recorded(f"hybrid{k}/grad0/").items():
+        assert np.abs(found[name] - wanted).max() <= 1e-5 * np.abs(wanted).max(), name
 
 
 def test_modules_read_alone_and_written_again():
