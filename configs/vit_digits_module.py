@@ -4,25 +4,11 @@ kind-jax train --config vit_digits --model.depth 4 --workdir runs/assemble/meta
 kind-jax modules runs/assemble --config vit_digits_module --module.meta runs/assemble/meta
 """
 
-from kind_jax.assembling.config import ClassifierModuleRun, ModuleConfig
-from kind_jax.config import DataConfig, OptimizerConfig, TrainConfig
-from kind_jax.config.networks import ViTConfig
-from kind_jax.config.training import RuleConfig
+from kind_jax.assembling.config import ClassifierModuleRun, ModuleConfig, module_run
+from kind_jax.config import change
+from kind_jax.config.presets import preset
 
 
 def get_config() -> ClassifierModuleRun:
-    return ClassifierModuleRun(
-        model=ViTConfig(size=8, channels=1, num_classes=10, patch=2, width=64, depth=12, heads=4),
-        module=ModuleConfig(depths=(3, 3, 3, 3)),
-        data=DataConfig(source="digits", validation=0.2),
-        holdout="validation",
-        smoothing=0.1,
-        optimizer=OptimizerConfig(
-            learning_rate=3e-3,
-            schedule="cosine",
-            warmup=50,
-            clip=1.0,
-            rules=(RuleConfig(path=r"params/.*/kernel", weight_decay=0.05),),
-        ),
-        train=TrainConfig(steps=300, batch=64, ema=0.98, log_every=20, sample_every=100, checkpoint_every=150, keep=1),
-    )
+    whole = change(preset("vit_digits"), train={"steps": 300, "checkpoint_every": 150})
+    return module_run(whole, ModuleConfig(depths=(3, 3, 3, 3)))
