@@ -186,6 +186,17 @@ def test_nothing_is_computed_that_is_not_needed():
     assert compiled[0] > 1.05 * compiled[1] > 1.05**2 * compiled[2]
 
 
+def test_frozen_stages_normalise_by_their_running_statistics():
+    """In training too: the batch's own would make another function of them for every batch."""
+    _, task, part, fixed, batch = _hybrid("resnet", 2)
+    drawn = task.draw(batch, jax.random.key(0))
+    moved = {**fixed, "stats": jax.tree.map(lambda a: a + 0.5, fixed["stats"])}
+    assert float(task.loss(part, drawn, fixed).value) != float(task.loss(part, drawn, moved).value)
+    other = {**part, "stats": jax.tree.map(lambda a: a + 0.5, part["stats"])}  # of the trained stage the batch's count
+    np.testing.assert_allclose(task.loss(other, drawn, fixed).value, task.loss(part, drawn, fixed).value, rtol=1e-6)
+    assert set(partition.flatten(task.loss(part, drawn, fixed).stats)) == set(partition.flatten(part["stats"]))
+
+
 def test_modules_know_nothing_of_each_other():
     """What surrounds a module is the meta model's alone: neither another module's depth nor its seed matters."""
     first = module_run(tiny.whole("vit"), ModuleConfig(depths=(2, 1, 2), index=1))
