@@ -3,7 +3,8 @@
 A model is three dictionaries: ``learngenes`` (components that every class shares), ``tailors`` (components of a group
 of classes, the group on the leading axis) and ``params`` (everything dense); and ``stats``, where it has statistics
 that move without gradients, like those of BatchNorm. Training, sharding, checkpoints and every verb after training work
-on these; the NNX module exists only inside a traced function.
+on these; the NNX module exists only inside a traced function. A run may carry more beside its model, which no artifact
+holds: ``projectors``, which train, and ``memory``, which moves without gradients.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from kind_jax.nn.variables import Learngene, Tailor
 LEARNGENES, TAILORS, PARAMS = COLLECTIONS = ("learngenes", "tailors", "params")
 STATS = "stats"  # only of models that have some; never differentiated
 ADAPTERS = "adapters"  # of models that are being adapted: see kind_jax.adapters
-NAMES = (*COLLECTIONS, STATS, ADAPTERS)
+PROJECTORS, MEMORY = "projectors", "memory"  # of runs that distil: see kind_jax.distillation
+NAMES = (*COLLECTIONS, STATS, ADAPTERS, PROJECTORS, MEMORY)
+MOVED = (STATS, MEMORY)  # collections that steps move without gradients
 
 # Which Variables a collection holds: the first that fits takes a Variable, so special types come before nnx.Param.
 _TYPES = {LEARNGENES: Learngene, TAILORS: Tailor, PARAMS: nnx.Param, STATS: nnx.BatchStat}

@@ -58,6 +58,10 @@ class LinearTask:
     def fixed_shapes(self):
         return jax.eval_shape(self.fixed)
 
+    def columns(self, dataset, collections):
+        del dataset, collections
+        return {}
+
     def draw(self, batch, key):
         return Drawn(batch["image"] + 0.1 * jax.random.normal(key, batch["image"].shape), batch["label"])
 

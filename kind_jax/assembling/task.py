@@ -117,6 +117,9 @@ class ModuleTask:
         del parts[settings.place]
         return _overlaid(self.config, parts) if parts else {}
 
+    def columns(self, dataset: Dataset, collections: Collections) -> Mapping[str, np.ndarray]:
+        return self.base.columns(dataset, collections)
+
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         samples = self.base.draw(batch, key)
         return Drawn(samples, samples.gate)
@@ -128,11 +131,11 @@ class ModuleTask:
             fixed = {**fixed, TAILORS: _rows(fixed.get(TAILORS, {}), drawn, self.bank.taken)}
         weights = hybrid_weights(self.config, collections, fixed)
         found = self.base.loss(weights, drawn.samples._replace(gate=drawn.gate), {})
-        if found.stats is None:
+        if STATS not in found.moved:
             return found
         settings = self.config.module
-        own = cuts.take(self.config.model, {STATS: found.stats}, settings.hybrid, settings.place)[STATS]
-        return found._replace(stats=own)
+        own = cuts.take(self.config.model, {STATS: found.moved[STATS]}, settings.hybrid, settings.place)[STATS]
+        return found._replace(moved={STATS: own})
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[ModuleTask, list[str]]:
         base, lines = self.base.bound(dataset, begins=begins)

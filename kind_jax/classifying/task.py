@@ -91,6 +91,10 @@ class ClassifyTask:
     def fixed_shapes(self) -> partition.Collections:
         return {}
 
+    def columns(self, dataset: Dataset, collections: partition.Collections) -> dict[str, np.ndarray]:
+        del dataset, collections
+        return {}
+
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         config, settings, keys = self.config, self.config.model, jax.random.split(key, 3)
         labels = batch["label"]
@@ -121,7 +125,7 @@ class ClassifyTask:
             targets = inside / jnp.sum(inside, axis=-1, keepdims=True)
         loss = jnp.mean(cross_entropy(found, targets))
         right = jnp.mean((jnp.argmax(found, axis=-1) == drawn.labels).astype(jnp.float32))
-        return Loss(loss, {"loss": loss, "accuracy": right}, stats)
+        return Loss(loss, {"loss": loss, "accuracy": right}, {} if stats is None else {partition.STATS: stats})
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[ClassifyTask, list[str]]:
         del begins
@@ -135,10 +139,13 @@ class ClassifyTask:
     def watch(
         self, state: TrainState, fixed: partition.Collections, mesh: Mesh, directory: Path, step: int
     ) -> dict[str, float]:
-        """Accuracy on the held-out split, and the weights if they are the best so far by it."""
+        """See :meth:`look`."""
         del fixed
-        config, weights = self.config, _weights(self.config, state)
-        found = self._measured(weights, mesh)
+        return self.look(_weights(self.config, state), mesh, directory, step)
+
+    def look(self, weights: partition.Collections, mesh: Mesh, directory: Path, step: int) -> dict[str, float]:
+        """Accuracy of these weights on the held-out split; they are kept if they are the best so far by it."""
+        config, found = self.config, self._measured(weights, mesh)
         chosen = best.Best(step=step, split=config.holdout, top1=found.top1, count=found.count)
         best.keep(directory, config, weights, _holdout(config).class_names, chosen)
         return self._named(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -44,6 +45,7 @@ class _Batches:
     flip: bool
     shard: int
     shards: int
+    columns: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
         return sys.maxsize  # endless
@@ -59,7 +61,7 @@ class _Batches:
         indices = np.concatenate(parts)
         if isinstance(self.source, Draws):
             return self.source.draw(indices, seed=self.seed, first=start, flip=self.flip)
-        batch = self.source.gather(indices)
+        batch = self.source.gather(indices) | {name: values[indices] for name, values in self.columns.items()}
         if self.flip:
             mirrored = augment.flips(self.seed, start, rows)
             batch["image"][mirrored] = batch["image"][mirrored, :, ::-1]
@@ -133,9 +135,10 @@ def batches(
       workers: processes that decode records, 0 for threads; a data set in memory needs neither and uses none.
 
     Returns:
-      An iterator over ``{"image": float32 [batch / shards, H, W, C], "label": int32 [batch / shards]}``. Where records
-      are read when they are asked for there is also ``"bad"``, int64 [batch / shards]: the index of a record that could
-      not be read and was replaced by the next one that could, else -1; ``bad.BadRecords`` takes it out and counts.
+      An iterator over ``{"image": float32 [batch / shards, H, W, C], "label": int32 [batch / shards]}``, and the rows
+      of the data set's ``columns``. Where records are read when they are asked for there is also ``"bad"``, int64
+      [batch / shards]: the index of a record that could not be read and was replaced by the next one that could, else
+      -1; ``bad.BadRecords`` takes it out and counts.
 
     Raises:
       UserError: ``batch`` cannot be divided among the shards, or ``seed`` is out of range.
@@ -145,7 +148,11 @@ def batches(
         raise UserError(f"train.batch is {batch}, but it must be a multiple of {shards}, the number of hosts.")
     if not 0 <= seed < 2**32:
         raise UserError(f"data.seed is {seed}, but it must be between 0 and {2**32 - 1}.")
-    source = _Batches(source=dataset.source, batch=batch, seed=seed, flip=dataset.flip, shard=shard, shards=shards)
+    assert not dataset.columns or isinstance(dataset.source, MemorySource)
+    source = _Batches(
+        source=dataset.source, batch=batch, seed=seed, flip=dataset.flip, shard=shard, shards=shards,
+        columns=dict(dataset.columns),
+    )  # fmt: skip
     stream = grain.MapDataset.source(source)
     if isinstance(dataset.source, MemorySource):
         return iter(stream.to_iter_dataset(_DIRECT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
@@ -61,6 +61,8 @@ class Dataset:
       beside: an image that was left out because it lies beside the folders of the classes; None where there is none.
       flip: whether training batches mirror half of the images.
       latents: what is said about latents where the images are latents; None where they are pixels.
+      columns: what records have beside their image and label: arrays with a row for each, in order; a batch gets those
+        of its records. Only of images in memory, where a record is never replaced by the next that can be read.
     """
 
     source: Source
@@ -72,6 +74,7 @@ class Dataset:
     beside: str | None = None
     flip: bool = False
     latents: Index | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -99,6 +100,10 @@ class DiffusionTask:
         return {}
 
     def fixed_shapes(self) -> partition.Collections:
+        return {}
+
+    def columns(self, dataset: Dataset, collections: partition.Collections) -> dict[str, np.ndarray]:
+        del dataset, collections
         return {}
 
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:

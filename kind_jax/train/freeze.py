@@ -14,7 +14,7 @@ from kind_jax import partition
 from kind_jax.config import OptimizerConfig
 from kind_jax.config.training import CollectionConfig
 from kind_jax.errors import UserError
-from kind_jax.partition import ADAPTERS, COLLECTIONS, STATS, TAILORS
+from kind_jax.partition import ADAPTERS, COLLECTIONS, MOVED, TAILORS
 
 FROZEN = "frozen"
 SETTLED = (*COLLECTIONS, ADAPTERS)  # collections that have settings of their own in an OptimizerConfig
@@ -72,7 +72,7 @@ def check(config: OptimizerConfig, collections: partition.Collections) -> None:
       UserError: a rule decides about no leaf, a leaf of a collection without settings of its own has no rule, or
         tailors are to be lazy without AdamW.
     """
-    paths = [path for path in partition.flatten(collections) if not path.startswith(f"{STATS}/")]
+    paths = [path for path in partition.flatten(collections) if path.partition("/")[0] not in MOVED]
     used = {manner(config, path).rule for path in paths}
     for i, rule in enumerate(config.rules):
         if i not in used:
@@ -92,7 +92,7 @@ def labels(config: OptimizerConfig, collections: partition.Collections) -> Any:
     def of(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf
         name, rest = path[0].key, "/".join(str(key.key) for key in path[1:])
-        if name == STATS:
+        if name in MOVED:
             return FROZEN
         found = manner(config, f"{name}/{rest}")
         thawed = (found.rule is None or config.rules[found.rule].freeze is None) and name in SETTLED

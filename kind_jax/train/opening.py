@@ -107,11 +107,7 @@ def start(
     hosts.barrier("checked")  # before the first host writes into the folder
 
     placement = sharding.batch_sharding(mesh)
-    shard, shards = sharding.share_of_batch(placement, config.train.batch)
-    data = pipeline.batches(
-        looked.dataset, batch=config.train.batch, seed=config.data.seed, shard=shard, shards=shards,
-        workers=config.data.workers,
-    )  # fmt: skip
+    data = _batches(looked.dataset, config, placement)
     fingerprint = pipeline.fingerprint(looked.dataset, batch=config.train.batch, seed=config.data.seed)
     if fixed := task.fixed():  # beside the data: what a step sees that is no part of the state
         fingerprint["fixed"] = partition.fingerprint(fixed)
@@ -136,6 +132,10 @@ def start(
         raise UserError(f"train.steps is {config.train.steps}, but {directory} has trained for {done} steps already.")
     if hosts.is_first():
         save_config(directory, config)
+    if columns := task.columns(looked.dataset, state.collections):
+        position = data.get_state()
+        data = _batches(dataclasses.replace(looked.dataset, columns=columns), config, placement)
+        data.set_state(position)
     return Opened(
         state=state,
         shardings=shardings,
@@ -148,6 +148,15 @@ def start(
         unverified=verification(directory, found),
         notes=set_aside_refused(directory, found) + (remarks if done else []),
     )
+
+
+def _batches(dataset: Dataset, config: RunConfig, placement: NamedSharding) -> Any:
+    """This host's share of the input."""
+    shard, shards = sharding.share_of_batch(placement, config.train.batch)
+    return pipeline.batches(
+        dataset, batch=config.train.batch, seed=config.data.seed, shard=shard, shards=shards,
+        workers=config.data.workers,
+    )  # fmt: skip
 
 
 def _say(message: str) -> None:

@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from kind_jax import partition
 from kind_jax.config import RunConfig
 from kind_jax.nn.gate import Gate
-from kind_jax.partition import STATS
 from kind_jax.train import rows
 from kind_jax.train import state as states
 from kind_jax.train.freeze import hold, moving
@@ -34,14 +33,14 @@ def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""
 def gradients(
     task: Task, collections: partition.Collections, drawn: Any, fixed: partition.Collections
 ) -> tuple[partition.Collections, tuple[Metrics, Any]]:
-    """Gradient of the leaves that train, and mean metrics and statistics, in ``train.accumulate`` micro-batches."""
+    """Gradient of the leaves that train, mean metrics, and what moved, in ``train.accumulate`` micro-batches."""
     accumulate, held = task.config.train.accumulate, task.held
 
     def of(part: Any) -> tuple[partition.Collections, tuple[Metrics, Any]]:
         def f(trained: partition.Collections) -> tuple[Float[Array, ""], tuple[Metrics, Any]]:
             weights = partition.overlay(collections, trained)
             loss = task.loss(hold(held, weights, jax.lax.stop_gradient(weights)), part, fixed)
-            return loss.value, (loss.metrics, loss.stats)
+            return loss.value, (loss.metrics, dict(loss.moved))
 
         return jax.grad(f, has_aux=True)(moving(task.config.optimizer, collections))
 
@@ -103,7 +102,7 @@ def make_step(
     def update(
         state: TrainState, drawn: Any, present: Bool[Array, " rows"], fixed: partition.Collections
     ) -> tuple[TrainState, Metrics]:
-        grads, (metrics, stats) = gradients(task, state.collections, drawn, fixed)
+        grads, (metrics, others) = gradients(task, state.collections, drawn, fixed)
         # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
             partition.overlay(jax.tree.map(jnp.zeros_like, state.collections), grads),
@@ -118,14 +117,15 @@ def make_step(
         # Not even zero is added to what is frozen: -0.0 + 0.0 would change its bits.
         moved: Any = hold(held, cast(dict[str, Any], optax.apply_updates(old, changes)), old)
         weights = _either(fine, moved, old)
-        if stats is not None:
-            weights[STATS] = _either(fine, stats, state.collections[STATS])
+        for name, tree in others.items():
+            weights[name] = _either(fine, tree, state.collections[name])
         opt = _either(fine, opt, state.opt)
         done = state.step + jnp.where(stopped, 0, 1)
         ema = state.ema
         if config.train.ema is not None:
             keep = jnp.where(stopped, 1, rows.decay(config.train.ema, done))
-            ema = hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), ema, weights), weights)
+            latest = {name: weights[name] for name in ema}
+            ema = hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), ema, latest), latest)
         metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
         metrics |= {"nonfinite_row": health.row, "nonfinite_steps": health.skipped}
         new = TrainState(partition.overlay(state.collections, weights), ema, opt, done, health, state.averaged)

@@ -4,11 +4,13 @@ step, and what its loss is; everything else is the trainer's.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -31,12 +33,12 @@ class Loss(NamedTuple):
     Attributes:
       value: the mean loss, which is differentiated.
       metrics: figures to log, ``loss`` among them.
-      stats: the collection ``stats`` after the step; None for a model that has none.
+      moved: collections that move without gradients (:data:`kind_jax.partition.MOVED`), as they are after the step.
     """
 
     value: Float[Array, ""]
     metrics: Metrics
-    stats: Any = None
+    moved: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Bank(NamedTuple):
@@ -132,6 +134,15 @@ class Task(Protocol):
 
     def fixed_shapes(self) -> Collections:
         """What :meth:`fixed` gives as ShapeDtypeStructs, without opening anything."""
+        ...
+
+    def columns(self, dataset: Dataset, collections: Collections) -> Mapping[str, np.ndarray]:
+        """What the records of the training set have beside their image and label, by name: arrays with a row for each
+        record, in order, of which a batch gets the rows of its own. Empty for most tasks.
+
+        Every host calls it once, before the first step, with the weights of the state. What it follows from must be
+        told by the settings: it is no part of the fingerprint of the input.
+        """
         ...
 
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Any:

@@ -194,7 +194,7 @@ def test_frozen_stages_normalise_by_their_running_statistics():
     assert float(task.loss(part, drawn, fixed).value) != float(task.loss(part, drawn, moved).value)
     other = {**part, "stats": jax.tree.map(lambda a: a + 0.5, part["stats"])}  # of the trained stage the batch's count
     np.testing.assert_allclose(task.loss(other, drawn, fixed).value, task.loss(part, drawn, fixed).value, rtol=1e-6)
-    assert set(partition.flatten(task.loss(part, drawn, fixed).stats)) == set(partition.flatten(part["stats"]))
+    assert set(partition.flatten(task.loss(part, drawn, fixed).moved["stats"])) == set(partition.flatten(part["stats"]))
 
 
 def test_modules_know_nothing_of_each_other():
