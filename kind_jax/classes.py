@@ -210,6 +210,18 @@ def describe(numbers: Sequence[int], names: Sequence[str]) -> str:
     return readable(shown if len(numbers) <= _SHOWN else [*shown, f"{len(numbers) - _SHOWN} more"])
 
 
+def mismatch(theirs: Sequence[str], data: Sequence[str]) -> str | None:
+    """Where the classes of a model are not those of the data, in words; None where they are."""
+    theirs, data = tuple(theirs), tuple(data)
+    if theirs == data:
+        return None
+    if len(theirs) != len(data):
+        return f"it has {len(theirs)} and the data {len(data)}"
+    i = next(i for i, pair in enumerate(zip(theirs, data, strict=True)) if pair[0] != pair[1])
+    order = ", the same ones in another order" if sorted(theirs) == sorted(data) else ""
+    return f"class {i} is {printable(theirs[i], 60)!r} there and {printable(data[i], 60)!r} in the data{order}"
+
+
 def readable(items: Sequence[object]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *most, last = map(str, items)

@@ -17,6 +17,8 @@ class Kind(NamedTuple):
       config: a :class:`kind_jax.config.RunConfig` whose ``task`` is the name of this kind.
       task: makes a :class:`kind_jax.train.task.Task` of such a config.
       start: how a run begins from another model, a module like :mod:`kind_jax.transfer.whole`; None: never.
+      product: what a run makes, where that is a model of another kind: gives the settings of a run that makes the same
+        of its own. Whoever opens a run finds that model, and nothing that the run has beside it.
       held: what an artifact holds, where that is not all of the network ``config.model``: a module with ``shapes`` and
         ``least_parameters`` of a config.
       verbs: commands that are others for this kind than for diffusion: for each its module, like those in
@@ -26,6 +28,7 @@ class Kind(NamedTuple):
     config: str
     task: str
     start: str | None = None
+    product: str | None = None
     held: str | None = None
     verbs: Mapping[str, str] = {}
 
@@ -33,6 +36,13 @@ class Kind(NamedTuple):
 DEFAULT = "diffusion"  # of configs that were saved when there was no other
 
 _NEED_ALL = ("evaluate", "sample", "compose", "transfer", "grow", "shrink", "inspect")  # of a model, not a module
+
+_CLASSIFIERS = {
+    "evaluate": "kind_jax.classifying.commands.evaluate",
+    "report": "kind_jax.classifying.commands.report",
+    "compose": "kind_jax.classifying.commands.compose",
+    "transfer": "kind_jax.classifying.commands.transfer",
+}
 
 KINDS = {
     DEFAULT: Kind(
@@ -44,12 +54,14 @@ KINDS = {
         config="kind_jax.classifying.config:ClassifyRun",
         task="kind_jax.classifying.task:ClassifyTask",
         start="kind_jax.classifying.start",
-        verbs={
-            "evaluate": "kind_jax.classifying.commands.evaluate",
-            "report": "kind_jax.classifying.commands.report",
-            "compose": "kind_jax.classifying.commands.compose",
-            "transfer": "kind_jax.classifying.commands.transfer",
-        },
+        verbs=_CLASSIFIERS,
+    ),
+    "distillation": Kind(
+        config="kind_jax.distillation.config:DistilRun",
+        task="kind_jax.distillation.task:DistilTask",
+        start="kind_jax.distillation.start",
+        product="kind_jax.distillation.config:student_run",
+        verbs=_CLASSIFIERS,
     ),
     **{
         f"{whole}-module": Kind(
@@ -68,6 +80,12 @@ KINDS = {
 def config_classes() -> list[type]:
     """The settings of all kinds of runs."""
     return [load(kind.config) for kind in KINDS.values()]
+
+
+def product_of(config: Any) -> Any:
+    """The settings of a run that makes the same model as one with these, and nothing beside it."""
+    where = KINDS[config.task].product
+    return config if where is None else load(where)(config)
 
 
 def load(where: str) -> Any:

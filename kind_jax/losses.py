@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -43,7 +45,7 @@ def kd(
     """T² KL(softmax(teacher / T) || softmax(student / T)), averaged over samples (Hinton et al. 2015), in float32.
 
     It is 0 where the logits differ by one number a sample, and for great temperatures half the squared difference of
-    centred logits, divided by the number of classes.
+    centred logits, divided by the number of classes. A class whose teacher logit is -inf counts for nothing.
 
     Raises:
       UserError: the temperature is not positive and finite.
@@ -53,7 +55,9 @@ def kd(
         jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
         for logits in (student_logits, teacher_logits)
     )
-    return temperature**2 * jnp.mean(jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1))
+    possible = theirs > -jnp.inf
+    difference = jnp.where(possible, theirs, 0.0) - jnp.where(possible, ours, 0.0)
+    return temperature**2 * jnp.mean(jnp.sum(jnp.exp(theirs) * difference, axis=-1))
 
 
 def normalised(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
@@ -111,6 +115,84 @@ def info_nce(u: Float[Array, "B D"], v: Float[Array, "B D"], temperature: float 
         u.astype(jnp.float32), v.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST
     ) / temperature  # fmt: skip
     return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(similarity, axis=-1)))
+
+
+def crd_scores(
+    anchors: Float[Array, "B D"], memory: Float[Array, "B N D"], temperature: float = 0.07
+) -> Float[Array, "B N"]:
+    """exp(u_i · m_ij / T) of anchors and rows of a memory bank, for :func:`crd` (Tian et al. 2020, equation 19), before
+    they are divided by their normalising constant.
+
+    Raises:
+      UserError: the temperature is not positive and finite.
+    """
+    _check_positive("temperature", temperature)
+    similarity = jnp.einsum(
+        "bd,bnd->bn", anchors.astype(jnp.float32), memory.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+    )
+    return jnp.exp(similarity / temperature)
+
+
+def crd(positive: Float[Array, " B"], negative: Float[Array, "B N"], records: int) -> Float[Array, ""]:
+    """Contrastive representation distillation with one side's anchors (Tian et al. 2020, equation 18).
+
+    Whether a pair is of one image or of two is told by h = P / (P + N / records), and this is -log h of the positive
+    pair and -log (1 - h) of the N negative ones, summed, averaged over samples.
+
+    log(1 + N) + N log(1 + 1 / N) where all P are 1 / records, that is, where nothing can be told.
+
+    Args:
+      positive, negative: P of each pair: :func:`crd_scores` divided by the normalising constant.
+      records: images that negatives are drawn from.
+
+    Raises:
+      UserError: there is no negative pair or no record.
+    """
+    count = negative.shape[1]
+    if count < 1 or records < 1:
+        raise UserError(f"CRD needs negatives of some records, but there are {count} negatives of {records} records.")
+    noise, least = count / records, 1e-7
+    positive, negative = positive.astype(jnp.float32), negative.astype(jnp.float32)
+    together = -jnp.log(positive / (positive + noise + least))
+    apart = -jnp.sum(jnp.log(noise / (negative + noise + least)), axis=-1)
+    return jnp.mean(together + apart)
+
+
+def feature(student: Float[Array, "B *T D"], teacher: Float[Array, ...], mask: Array | None = None) -> Float[Array, ""]:
+    """Mean squared difference of features of one shape, in float32.
+
+    With a mask [B, *T], the mean is over the vectors for which it is not 0. What is masked has no influence, NaN and
+    infinities included; where all is, the loss is 0.
+
+    Raises:
+      UserError: the shapes differ, or the mask does not fit them.
+    """
+    if student.shape != teacher.shape:
+        raise UserError(
+            f"student and teacher have features {student.shape} and {teacher.shape}, which must be alike: project one."
+        )
+    if mask is None:
+        return jnp.mean((student.astype(jnp.float32) - teacher.astype(jnp.float32)) ** 2)
+    if mask.shape != student.shape[:-1]:
+        raise UserError(f"the mask has the shape {mask.shape}, but it must have {student.shape[:-1]}.")
+    kept = (mask != 0)[..., None]
+    difference = jnp.where(kept, student, 0).astype(jnp.float32) - jnp.where(kept, teacher, 0).astype(jnp.float32)
+    return jnp.sum(difference**2) / (jnp.maximum(jnp.sum(kept), 1) * student.shape[-1])
+
+
+def layerwise(
+    students: Sequence[Float[Array, ...]], teachers: Sequence[Float[Array, ...]], mask: Array | None = None
+) -> Float[Array, ""]:
+    """The mean of :func:`feature` over layers: student layer l of n is compared with teacher layer ceil(l m / n) of m,
+    so that the last meets the last (Liang et al. 2023, TED, where n divides m).
+
+    Raises:
+      UserError: one of them has no layers, or as :func:`feature`.
+    """
+    if not students or not teachers:
+        raise UserError(f"layers are compared, but the student has {len(students)} and the teacher {len(teachers)}.")
+    pairs = [(layer, teachers[-(-(i + 1) * len(teachers) // len(students)) - 1]) for i, layer in enumerate(students)]
+    return jnp.mean(jnp.stack([feature(ours, theirs, mask) for ours, theirs in pairs]))
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import hyp0f1
 
 from kind_jax.errors import UserError
-from kind_jax.losses import align, info_nce, kd, normalised, uniform
+from kind_jax.losses import align, crd, crd_scores, feature, info_nce, kd, layerwise, normalised, uniform
 
 RNG = np.random.default_rng(0)
 
@@ -79,7 +79,45 @@ def test_info_nce_is_alignment_and_a_uniformity_across_views():
     u, v, temperature = normalised(rows(16, 8)), normalised(rows(16, 8)), 0.25
     across = jax.nn.logsumexp(u @ v.T / temperature, axis=1) - jnp.log(16)
     found = -1 / temperature + align(u, v) / (2 * temperature) + jnp.mean(across)
-    np.testing.assert_allclose(info_nce(u, v, temperature) - jnp.log(16), found, atol=2e-6)
+    np.testing.assert_allclose(info_nce(u, v, temperature) - jnp.log(16), found, atol=1e-6)
+
+
+def test_distillation_of_logits_where_classes_are_left_out():
+    """As a gated classifier leaves out those of other superclasses: they count for nothing, in the gradient too."""
+    s, t = jnp.asarray([[1.0, 2.0, 3.0]]), jnp.asarray([[3.0, 2.0, 1.0]])
+    masked = [jnp.concatenate([x, jnp.full((1, 2), -jnp.inf)], axis=1) for x in (s, t)]
+    np.testing.assert_allclose(kd(*masked), kd(s, t), rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(kd)(*masked)[:, :3], jax.grad(kd)(s, t), atol=1e-7)
+    assert jnp.isfinite(jax.grad(kd)(*masked)).all()
+    assert float(kd(s, jnp.where(jnp.arange(3)[None] == 1, t, -jnp.inf))) > 0
+
+
+def test_contrastive_representation_distillation():
+    """Where nothing tells pairs apart, log(1 + N) + N log(1 + 1 / N); pairs that are told apart cost less."""
+    even = jnp.full((5, 4097), 1 / 1000)
+    np.testing.assert_allclose(crd(even[:, 0], even[:, 1:], 1000), 9.3179, rtol=1e-4)
+    u = normalised(rows(4, 8))
+    scores = crd_scores(u, jnp.stack([u, -u], axis=1), 0.5)
+    np.testing.assert_allclose(scores, np.broadcast_to(np.exp([2.0, -2.0]), (4, 2)), rtol=1e-5)
+    told, swapped = crd(scores[:, 0] / 10, scores[:, 1:] / 10, 10), crd(scores[:, 1] / 10, scores[:, :1] / 10, 10)
+    assert float(told) < np.log(2) + np.log(2) < float(swapped)
+
+
+def test_features_layer_by_layer():
+    x, y = rows(2, 3, 4), rows(2, 3, 4)
+    mask = jnp.asarray([[1, 1, 0], [1, 0, 0]])
+    np.testing.assert_allclose(feature(x, y), np.mean((np.asarray(x) - np.asarray(y)) ** 2), rtol=1e-6)
+    np.testing.assert_allclose(feature(x, y, jnp.ones((2, 3))), feature(x, y), rtol=1e-6)
+    kept = np.asarray(mask, bool)
+    wanted = np.mean((np.asarray(x)[kept] - np.asarray(y)[kept]) ** 2)
+    spoilt = jnp.where(mask[..., None] == 0, jnp.nan, x)
+    np.testing.assert_allclose(feature(spoilt, y, mask), wanted, rtol=1e-6)
+    assert jnp.isfinite(jax.grad(feature)(spoilt, y, mask)).all()
+    assert float(feature(x, y, jnp.zeros((2, 3)))) == 0
+    teachers = [rows(2, 3, 4) for _ in range(4)]
+    every_second = (feature(x, teachers[1]) + feature(y, teachers[3])) / 2
+    np.testing.assert_allclose(layerwise([x, y], teachers), every_second, rtol=1e-6)
+    np.testing.assert_allclose(layerwise([x, y, x], [x, y]), feature(x, y) / 3, rtol=1e-6)
 
 
 def test_a_row_of_zeros_has_a_length_of_zero_and_a_finite_gradient():
@@ -107,6 +145,10 @@ def test_on_one_device_and_on_eight():
         (lambda: align(jnp.eye(3), jnp.eye(3), -1.0), r"^alpha is -1\.0"),
         (lambda: kd(jnp.eye(3), jnp.eye(3), float("nan")), r"^temperature is nan"),
         (lambda: info_nce(jnp.eye(3), jnp.eye(3), 0.0), r"^temperature is 0\.0"),
+        (lambda: crd(jnp.ones(3), jnp.ones((3, 0)), 10), r"^CRD needs negatives .* 0 negatives of 10"),
+        (lambda: feature(jnp.eye(3), jnp.ones((3, 4))), r"^student and teacher have features \(3, 3\) and \(3, 4\)"),
+        (lambda: feature(jnp.eye(3), jnp.eye(3), jnp.ones(4)), r"^the mask has the shape \(4,\)"),
+        (lambda: layerwise([], [jnp.eye(3)]), r"^layers are compared, but the student has 0 and the teacher 1"),
     ],
 )
 def test_impossible_arguments(call, sentence):

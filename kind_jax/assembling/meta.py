@@ -10,6 +10,7 @@ import numpy as np
 
 from kind_jax.assembling import cuts, modules
 from kind_jax.assembling.config import ModuleRun, whole_run
+from kind_jax.classes import mismatch
 from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections, fingerprint
@@ -35,10 +36,7 @@ def check(config: ModuleRun, class_names: Sequence[str]) -> tuple[str, list[str]
       UserError: it cannot be opened, or does not fit the module or the data.
     """
     bundle = _opened(config)
-    if tuple(class_names) != bundle.class_names:
-        pairs = enumerate(zip(bundle.class_names, class_names, strict=False))
-        odd = next((f"class {i} is {a!r} there and {b!r} in the data" for i, (a, b) in pairs if a != b), None)
-        odd = odd or f"it has {len(bundle.class_names)} and the data {len(class_names)}"
+    if (odd := mismatch(bundle.class_names, class_names)) is not None:
         raise UserError(
             f"module.meta is {str(config.module.meta)!r}, but its classes must be those of the data: {odd}."
         )

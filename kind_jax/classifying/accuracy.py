@@ -136,9 +136,7 @@ def _blank(config: Network) -> dict[str, jax.ShapeDtypeStruct]:
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _add(config: Network, sums: Any, weights: partition.Collections, batch: Any) -> Any:
     images, labels, counts = batch["image"], batch["label"], batch["counts"]
-    superclass = network.superclass_of(config, labels)
-    gate = network.gate_of(config, superclass)
-    found, _ = network.logits(config, weights, images, gate, superclass=superclass if config.gated else None)
+    found = network.of_labels(config, weights, images, labels).logits
     chosen, counted = jnp.argmax(found, axis=-1), counts.astype(jnp.float32)
     best = jax.lax.top_k(found, min(TOP, config.num_classes))[1]
     confidence = jnp.max(jax.nn.softmax(found, axis=-1), axis=-1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kind_jax import __version__, partition
+from kind_jax.classes import mismatch
 from kind_jax.classifying import best
 from kind_jax.classifying.accuracy import Accuracy, measure
 from kind_jax.config import DataConfig, MeshConfig
@@ -46,10 +47,7 @@ def open_split(bundle: Bundle, data: DataConfig, split: Split) -> Dataset:
     shape = (settings.size, settings.size, settings.channels)
     if dataset.image_shape != shape:
         raise UserError(f"{bundle.origin} classifies images {shape}, but the data set has {dataset.image_shape}.")
-    if dataset.class_names != bundle.class_names:
-        pairs = enumerate(zip(dataset.class_names, bundle.class_names, strict=False))
-        odd = next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), None)
-        odd = odd or f"it has {len(dataset.class_names)}, not {len(bundle.class_names)}"
+    if (odd := mismatch(bundle.class_names, dataset.class_names)) is not None:
         raise UserError(f"the classes of the data set must be those of {bundle.origin}, in their order, but {odd}.")
     if len(bundle.served) == len(bundle.class_names):
         return dataset

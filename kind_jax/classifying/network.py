@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -24,7 +26,21 @@ def superclass_of(config: Network, labels: Int[Array, " B"]) -> Int[Array, " B"]
     return jnp.asarray(np.asarray(config.group_of_class, np.int32))[labels]
 
 
-def logits(
+class Outputs(NamedTuple):
+    """What a network makes of images.
+
+    Attributes:
+      features: what its head sees, float32.
+      logits: float32.
+      stats: the collection ``stats`` afterwards; None for a network without.
+    """
+
+    features: Float[Array, "B D"]
+    logits: Float[Array, "B K"]
+    stats: Any = None
+
+
+def outputs(
     config: Network,
     collections: partition.Collections,
     images: Float[Array, "B H W C"],
@@ -33,8 +49,8 @@ def logits(
     superclass: Int[Array, " B"] | None = None,
     train: bool = False,
     paths: Float[Array, "L B 2"] | None = None,
-) -> tuple[Float[Array, "B K"], Any]:
-    """Logits, and the collection ``stats`` afterwards (None for a network without).
+) -> Outputs:
+    """Features and logits of images, and the statistics that they leave.
 
     Args:
       images: in [-1, 1].
@@ -42,11 +58,45 @@ def logits(
       train, paths: see the networks.
     """
     net = partition.join(model.definition(config)[0], collections)
-    found = net(normalised(config, images), gate, train=train, paths=paths)
+    features = net.features(normalised(config, images), gate, train=train, paths=paths)
+    found = net.logits(features)
     if superclass is not None:
         inside = jnp.asarray(np.asarray(config.group_of_class, np.int32))[None, :] == superclass[:, None]
         found = jnp.where(inside, found, -jnp.inf)
-    return found, partition.split(net)[1].get(STATS)
+    return Outputs(features.astype(jnp.float32), found, partition.split(net)[1].get(STATS))
+
+
+def of_labels(
+    config: Network, collections: partition.Collections, images: Float[Array, "B H W C"], labels: Int[Array, " B"]
+) -> Outputs:
+    """:func:`outputs` in evaluation mode, where a gated network is told the superclass of each label."""
+    superclass = superclass_of(config, labels)
+    told = superclass if config.gated else None
+    return outputs(config, collections, images, gate_of(config, superclass), superclass=told)
+
+
+def logits(
+    config: Network, collections: partition.Collections, images: Float[Array, "B H W C"], gate: Gate, **how: Any
+) -> tuple[Float[Array, "B K"], Any]:
+    """The logits and statistics of :func:`outputs`, whose arguments it takes."""
+    found = outputs(config, collections, images, gate, **how)
+    return found.logits, found.stats
+
+
+def head(config: Network, collections: partition.Collections, features: Float[Array, "B D"]) -> Float[Array, "B K"]:
+    """The logits that the head gives to features; the rest of the collections is not used."""
+    return partition.join(model.definition(config)[0], collections).logits(features)
+
+
+@functools.lru_cache(maxsize=32)
+def feature_width(config: Network) -> int:
+    """How many features the head sees; takes no memory."""
+    images = jax.ShapeDtypeStruct((1, config.size, config.size, config.channels), jnp.float32)
+
+    def f(collections: partition.Collections, images: Float[Array, "B H W C"]) -> Float[Array, "B D"]:
+        return outputs(config, collections, images, gate_of(config, jnp.zeros(1, jnp.int32))).features
+
+    return jax.eval_shape(f, model.definition(config)[1], images).shape[1]
 
 
 def normalised(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

@@ -34,8 +34,11 @@ def defaults(base: ClassifyRun, init: Path | None, directory: Path) -> ClassifyR
       UserError: ``init`` is neither a run nor an artifact of a classifier.
     """
     source = _saved(directory) if init is None else settings_of(init, ClassifyRun)
-    if source is None:
-        return base
+    return base if source is None else adopt(base, source)
+
+
+def adopt(base: ClassifyRun, source: ClassifyRun) -> ClassifyRun:
+    """``base`` with the network of ``source``, as :func:`defaults` has it."""
     kept = {}
     if type(source.model) is type(base.model):
         own = settings_with(type(source.model), COMPUTED | {Role.TRAINING})
@@ -59,11 +62,8 @@ def begin_run(
     bundle = open_bundle(init)
     check_bundle(bundle, "--init", ClassifyRun)
     config, weights = begin(config, bundle)
-    if (directory / "config.json").is_file() and load_config(directory, ClassifyRun).source != config.source:
-        raise UserError(
-            f"--init names other weights than the run in {directory} began from: give this run another --workdir, or "
-            "continue that one without --init."
-        )
+    if (directory / "config.json").is_file():
+        check_beginning(load_config(directory, ClassifyRun), config, directory)
     if config.head == "keep":
         remark = check_classes(bundle, open_dataset(config.data, "train").class_names)
         if remark is not None:
@@ -97,6 +97,19 @@ def begin(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, partition.C
         weights[PARAMS] = {**weights[PARAMS], HEAD: head}
     assert set(weights) >= {PARAMS, TAILORS}
     return dataclasses.replace(config, source=fingerprint(weights)), weights
+
+
+def check_beginning(saved: ClassifyRun, config: ClassifyRun, directory: Path) -> None:
+    """Refuse to continue the run in ``directory`` from other weights than those that it began from.
+
+    Raises:
+      UserError: they are others.
+    """
+    if saved.source != config.source:
+        raise UserError(
+            f"--init names other weights than the run in {directory} began from: give this run another --workdir, or "
+            "continue that one without --init."
+        )
 
 
 def frozen(source: ClassifyRun) -> ClassifyRun:

@@ -113,19 +113,24 @@ class ClassifyTask:
     ) -> Loss:
         """Mean cross-entropy; of a gated classifier, over the classes of each sample's superclass."""
         del fixed
+        return self.outputs(collections, drawn)[1]
+
+    def outputs(self, collections: partition.Collections, drawn: Drawn) -> tuple[network.Outputs, Loss]:
+        """What the network makes of a training batch, and the loss of that."""
         settings = self.config.model
-        found, stats = network.logits(
+        found = network.outputs(
             settings, collections, drawn.images, drawn.gate, train=True,
             superclass=drawn.superclass if settings.gated else None,
             paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None,
         )  # fmt: skip
         targets = drawn.targets
         if settings.gated:  # what smoothing has spread over other superclasses is spread over the sample's own
-            inside = jnp.where(jnp.isfinite(found), targets, 0.0)
+            inside = jnp.where(jnp.isfinite(found.logits), targets, 0.0)
             targets = inside / jnp.sum(inside, axis=-1, keepdims=True)
-        loss = jnp.mean(cross_entropy(found, targets))
-        right = jnp.mean((jnp.argmax(found, axis=-1) == drawn.labels).astype(jnp.float32))
-        return Loss(loss, {"loss": loss, "accuracy": right}, {} if stats is None else {partition.STATS: stats})
+        loss = jnp.mean(cross_entropy(found.logits, targets))
+        right = jnp.mean((jnp.argmax(found.logits, axis=-1) == drawn.labels).astype(jnp.float32))
+        moved = {} if found.stats is None else {partition.STATS: found.stats}
+        return found, Loss(loss, {"loss": loss, "accuracy": right}, moved)
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[ClassifyTask, list[str]]:
         del begins

@@ -21,6 +21,7 @@ from kind_jax.deploy.class_mixture import gate_of
 from kind_jax.deploy.record import Composition
 from kind_jax.deploy.summary import text_of
 from kind_jax.errors import UserError
+from kind_jax.kinds import product_of
 from kind_jax.nn.gate import ClassGate, Gate, check_gate
 from kind_jax.tasks import task_of
 from kind_jax.train import checkpoint
@@ -295,7 +296,10 @@ def _newest(
     step = checkpoint.latest(directory, without=("optimizer", "data"))
     names = tuple(checkpoint.read_meta(directory, step)["class_names"])
     groups = groups_of(config, None if classes is None else numbers_of(classes, names))
-    collections = checkpoint.load_collections(directory, step, task_of(config), weights=weights)
+    product = product_of(config)
+    held = None if product is config else tuple(task_of(product).shapes())
+    collections = checkpoint.load_collections(directory, step, task_of(config), held, weights=weights)
+    config = product
     if is_of(config, Config):
         collections = adapters.merge(config.transfer, collections)
     if classes is not None and collections[partition.TAILORS]:

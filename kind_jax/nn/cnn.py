@@ -77,7 +77,9 @@ class CNN(nnx.Module):
         """Of what :meth:`features` gives."""
         return self.head(jax.nn.gelu(features.astype(self.config.dtype))).astype(jnp.float32)
 
-    def features(self, images: Float[Array, "N H W C"], *, train: bool = False) -> Float[Array, "N 32"]:
+    def features(
+        self, images: Float[Array, "N H W C"], gate=None, *, train: bool = False, paths=None
+    ) -> Float[Array, "N 32"]:
         """Taken before the activation, which silences about half of so few features: a Fréchet distance would be blind
         in those directions."""
         x = self.stem(block_means(images.astype(self.config.dtype), self.shrink))

@@ -124,7 +124,12 @@ class ResNet(nnx.Module):
         features = self.features(images, train=train)
         return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
 
-    def features(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B C_out"]:
+    def logits(self, features):
+        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
+
+    def features(
+        self, images: Float[Array, "B H W C"], gate=None, *, train: bool = False, paths=None
+    ) -> Float[Array, "B C_out"]:
         """What the head sees: means over the image."""
         moves = train and 0 not in self.config.settled_stages
         x = jax.nn.relu(self.norm(self.stem(images.astype(self.config.dtype)), train=moves))

@@ -96,8 +96,11 @@ class ViT(nnx.Module):
         config = self.config
         return self.head(self.features(images, gate, paths=paths).astype(config.dtype)).astype(jnp.float32)
 
+    def logits(self, features):
+        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
+
     def features(
-        self, images: Float[Array, "B H W C"], gate: Gate, *, paths: Float[Array, "L B 2"] | None = None
+        self, images: Float[Array, "B H W C"], gate: Gate, *, train=False, paths: Float[Array, "L B 2"] | None = None
     ) -> Float[Array, "B D"]:
         """What the head sees."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)

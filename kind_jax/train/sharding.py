@@ -50,7 +50,7 @@ RULES: Rules = (
     (r"params/.*/bias", ()),
     # The rest is small.
     (r"params/.*(scale|token|position)", ()),
-    (r"(adapters|stats)/.*", ()),
+    (r"(adapters|projectors|stats)/.*", ()),
 )
 
 

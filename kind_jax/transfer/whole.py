@@ -21,6 +21,7 @@ from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
+from kind_jax.kinds import product_of
 from kind_jax.partition import TAILORS, fingerprint
 from kind_jax.train.run import load_config
 
@@ -72,7 +73,7 @@ def settings_of(source: Path, kind: type[C] = Config, name: str = "--init") -> C
     if (source / artifact.MANIFEST).is_file():
         config = artifact.read_manifest(source).config
     elif (source / "config.json").is_file():
-        config = load_config(source)
+        config = product_of(load_config(source))
     else:
         raise UserError(f"{name} is {str(source)!r}, but it must be a run or an artifact.")
     if not is_of(config, kind):
