@@ -24,7 +24,7 @@ from kind_jax.data.named import open_named
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
 from kind_jax.data.sets import Dataset, MemorySource
-from kind_jax.data.validation import divide
+from kind_jax.data.validation import divide, fraction
 from kind_jax.errors import UserError
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
@@ -38,7 +38,7 @@ Split = Literal["train", "validation", "test"]
 def open_dataset(config: DataConfig, split: Split) -> Dataset:
     """Open a split of the configured data set, preparing the data set on first use.
 
-    ``validation`` is what ``data.validation`` holds out of ``train``.
+    ``validation`` is what ``data.validation`` holds out of ``train``, of which ``data.fraction`` takes a part.
 
     A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here, without the records that
     cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every record
@@ -49,11 +49,16 @@ def open_dataset(config: DataConfig, split: Split) -> Dataset:
         more than ``data.skip_bad`` of its records cannot be read, or the package that the data set is made from is not
         installed or lacks a file.
     """
-    if split != "test" and config.validation:
-        return divide(_open(config, "train"), config.validation, split)
-    if split == "validation":
+    if split == "test":
+        return _open(config, split)
+    if split == "validation" and not config.validation:
         raise UserError("data.validation is 0, but it must be above 0 for there to be a validation split.")
-    return _open(config, split)
+    dataset = _open(config, "train")
+    if config.validation:
+        dataset = divide(dataset, config.validation, split)
+    if split == "train" and config.fraction < 1:
+        dataset = fraction(dataset, config.fraction)
+    return dataset
 
 
 def _open(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
