@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
@@ -51,6 +52,7 @@ class Dataset:
     Attributes:
       source: the records.
       class_names: name of each label, after the selection, in the order of ``data.classes``.
+      all_names: names of all classes of the data set, before the selection.
       image_shape: (H, W, C).
       fingerprint: what identifies the records and their order, as JSON values. Its ``content`` is the SHA-256 of the
         decoded records of a set in memory, and only the sizes of the record files of a larger one: reading those whole
@@ -61,6 +63,7 @@ class Dataset:
       beside: an image that was left out because it lies beside the folders of the classes; None where there is none.
       flip: whether training batches mirror half of the images.
       latents: what is said about latents where the images are latents; None where they are pixels.
+      synthetic: records of each class that ``data.mix`` has added behind the real ones; empty where there is none.
     """
 
     source: Source
@@ -72,6 +75,8 @@ class Dataset:
     beside: str | None = None
     flip: bool = False
     latents: Index | None = None
+    all_names: tuple[str, ...] = ()
+    synthetic: tuple[int, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...] | None:
@@ -101,3 +106,13 @@ class MemorySource:
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         return {"image": self.images[indices], "label": self.labels[indices]}
+
+    def sha256(self) -> str:
+        """SHA-256 of the decoded records.
+
+        Not of the record files: protobuf orders a record's fields at random in each process, so the same data set
+        prepared twice, say on two hosts, gives files that differ.
+        """
+        digest = hashlib.sha256(self.labels.astype("<i4").tobytes())
+        digest.update(self.images.astype("<f4").data)
+        return digest.hexdigest()
