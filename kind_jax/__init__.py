@@ -19,6 +19,7 @@ Use a model
     open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
     Bundle           a model in hand: sample(labels), gate(classes), config, collections
     classify         probabilities of the classes of images
+    synthesize       draw a training set from a bundle: a folder of images with its recipe
     export           write a bundle as an artifact
     compose          choose classes and a budget, get a smaller model
     grow             add the classes of another model with the same learngenes
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from kind_jax.model import apply, class_gate, init
     from kind_jax.nn.gate import Gate, all_groups, learngenes_only, mixture, one_group
     from kind_jax.partition import concatenate, join, select, split, transplant
+    from kind_jax.synthesis.make import synthesize
     from kind_jax.train.loop import train as fit
 
 # Loaded on first use, so that `import kind_jax` and `kind-jax --help` do not wait for JAX.
@@ -79,6 +81,7 @@ _HOMES = {
     "kind_jax.errors": ("UserError",),
     "kind_jax.model": ("apply", "class_gate", "init"),
     "kind_jax.nn.gate": ("Gate", "all_groups", "learngenes_only", "mixture", "one_group"),
+    "kind_jax.synthesis.make": ("synthesize",),
     "kind_jax.partition": ("concatenate", "join", "select", "split", "transplant"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -115,6 +118,7 @@ __all__ = [
     "resnet",
     "select",
     "split",
+    "synthesize",
     "transplant",
     "vit",
 ]

@@ -35,7 +35,8 @@ class Kind(NamedTuple):
 
 DEFAULT = "diffusion"  # of configs that were saved when there was no other
 
-_NEED_ALL = ("evaluate", "sample", "compose", "transfer", "grow", "shrink", "inspect")  # of a model, not a module
+# Verbs that are about a model, not a module.
+_NEED_ALL = ("evaluate", "sample", "synthesize", "compose", "transfer", "grow", "shrink", "inspect")
 
 _CLASSIFIERS = {
     "evaluate": "kind_jax.classifying.commands.evaluate",

@@ -26,7 +26,7 @@ BATCH = 250
 
 
 @functools.partial(jax.jit, static_argnames=("config", "sampler"))
-def _draw(
+def draw_batch(
     config: Config,
     sampler: SamplerConfig,
     collections: partition.Collections,
@@ -35,9 +35,16 @@ def _draw(
     null_gate: Gate,
     seed: Integer[Array, ""] | np.integer,
     number: Integer[Array, ""] | np.integer,
+    stream: Integer[Array, ""] | None = None,
 ) -> Float[Array, "B H W C"]:
+    """One batch, under jit: its noise follows from the seed, its number, and the stream of numbers that this is one of.
+
+    Args:
+      stream: None is that of :func:`draw`.
+    """
     settings = config.model
-    key = jax.random.fold_in(jax.random.key(seed), number)
+    key = jax.random.key(seed) if stream is None else jax.random.fold_in(jax.random.key(seed), stream)
+    key = jax.random.fold_in(key, number)
     key_start, key_steps = jax.random.split(key)
     shape = (labels.shape[0], settings.size, settings.size, settings.channels)
 
@@ -113,15 +120,20 @@ def draw(
         chunk = part(np.asarray(labels, np.int32), start)
         gates = (jax.tree.map(lambda a, start=start: part(a, start), g) for g in (gate, null_gate))
         number = np.uint32(first + i)
-        images = _draw(config, sampler or config.sampler, collections, chunk, *gates, np.uint32(seed), number)
+        images = draw_batch(config, sampler or config.sampler, collections, chunk, *gates, np.uint32(seed), number)
         parts.append(_on_this_host(images))
-        _check_finite(parts[-1], collections, sampler or config.sampler)
+        check_finite(parts[-1], collections, sampler or config.sampler)
     return np.concatenate(parts)[:count]
 
 
-def _check_finite(
+def check_finite(
     images: Float[np.ndarray, "B H W C"], collections: partition.Collections, sampler: SamplerConfig
 ) -> None:
+    """Refuse images that are not finite.
+
+    Raises:
+      UserError: naming a weight that is not finite either, or else the largest one.
+    """
     wrong = int(np.sum(~np.isfinite(images).reshape(len(images), -1).all(axis=1)))
     if not wrong:
         return

@@ -46,6 +46,7 @@ ABSENT = {
     r"plan --config (configs/)?(dit_(?!b2\.py)|vit_[blh]\d)": "minutes and gigabytes; tests/plan/test_pages.py -m slow",
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
+    r"--agree ": "needs models that are trained; tests/synthesis",
     r"^make test": "this",
     r"^make bench": "an hour; tests/benchmarks",
     r"^make chaos": "hours; tests/chaos",
@@ -90,6 +91,7 @@ SMALL: dict[str, dict[str, str]] = {
         "--model.factor.tailors": "1", "--train.batch": "16",
     },
     r"kind-jax sample": {"--rows": "1", "--steps": "2"},
+    r"kind-jax synthesize": {"--per-class": "16", "--steps": "2"},
     r"kind-jax (report|evaluate)(?!.*runs/assemble)": {"--count": "100"},
     r"dit\.safetensors": {"--heads": "4"},
     r"convert .*--learngenes": {"--learngenes": "6", "--tailors": "2"},

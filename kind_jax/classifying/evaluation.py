@@ -15,7 +15,7 @@ from kind_jax.classes import mismatch
 from kind_jax.classifying import best
 from kind_jax.classifying.accuracy import Accuracy, measure
 from kind_jax.config import DataConfig, MeshConfig
-from kind_jax.data.dataset import Split, open_dataset
+from kind_jax.data.dataset import Split, open_dataset, real
 from kind_jax.data.sets import Dataset, MemorySource
 from kind_jax.deploy.bundle import Bundle, Choice, open_bundle
 from kind_jax.errors import UserError
@@ -43,7 +43,7 @@ def open_split(bundle: Bundle, data: DataConfig, split: Split) -> Dataset:
     Raises:
       UserError: they are others.
     """
-    dataset, settings = open_dataset(data, split), bundle.config.model
+    dataset, settings = open_dataset(real(data), split), bundle.config.model
     shape = (settings.size, settings.size, settings.channels)
     if dataset.image_shape != shape:
         raise UserError(f"{bundle.origin} classifies images {shape}, but the data set has {dataset.image_shape}.")

@@ -121,7 +121,7 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
     """Real and generated images, and the same noise with tailors off and with a wrong class's tailors on."""
     import numpy as np
 
-    from kind_jax.data.dataset import open_dataset
+    from kind_jax.data.dataset import open_dataset, real
     from kind_jax.evaluate import diversion
     from kind_jax.images import grid, png_bytes
     from kind_jax.report import Picture, Pictures
@@ -143,17 +143,17 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
     def drawn(condition: str) -> np.ndarray:
         return diversion.draw(config, collections, condition, labels, seed=seed)
 
-    of_class = _some_of_each(open_dataset(config.data, "train").source, classes)
+    of_class = _some_of_each(open_dataset(real(config.data), "train").source, classes)
     blank = np.full(
         (config.model.size, config.model.size, config.model.channels), -1.0, np.float32
     )  # of a class without an image
-    real = np.stack([images[i % len(images)] if images else blank for i in range(ROWS) for images in of_class])
+    shown = np.stack([images[i % len(images)] if images else blank for i in range(ROWS) for images in of_class])
     names = ", ".join(bundle.class_names[c] for c in classes)
     grids: list[Section] = [
         Pictures(
             heading="Real and generated",
             pictures=(
-                picture(real, f"Real images; columns: {names}."),
+                picture(shown, f"Real images; columns: {names}."),
                 picture(drawn("complete"), f"Generated; columns: {names}. No guidance."),
             ),
         )

@@ -44,7 +44,9 @@ def _settings_of(source: Path) -> Config:
     old = (
         artifact.read_manifest(source).config if (source / artifact.MANIFEST).is_file() else load_config(source, Config)
     )
-    return dataclasses.replace(old, transfer=TransferConfig(), optimizer=_thawed(old.optimizer))
+    # Synthetic images were drawn for the source's classes: a transfer names its own.
+    data = dataclasses.replace(old.data, mix=None, mix_ratio=1.0)
+    return dataclasses.replace(old, data=data, transfer=TransferConfig(), optimizer=_thawed(old.optimizer))
 
 
 def _thawed(optimizer: OptimizerConfig) -> OptimizerConfig:
@@ -64,7 +66,7 @@ def run(args: list[str]) -> int:
     base = base_config(Arguments, args, Config() if asks_help or path else _settings_of(source))
     if path is None and option(args, "--data.source") not in (None, base.data.source):
         # What the source chose of its own data set, and what is known of its latents, means nothing in another one.
-        own = {"classes": None, "protocol": None, "name": None, "latent_scale": None}
+        own = {"classes": None, "protocol": None, "name": None, "latent_scale": None, "fraction": 1.0}
         base = dataclasses.replace(base, data=dataclasses.replace(base.data, **own))
     if base.transfer.method == "none":
         method = "kind" if base.model.factor.projections else "full"

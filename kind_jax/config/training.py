@@ -52,6 +52,13 @@ class DataConfig:
       validation: share of each class's training images that is held out of training, so that a choice between weights
         or settings need not be made on the test split: those whose pixels (of files, their paths) have the least
         SHA-256. Of images in memory, of folders and of TFDS sets.
+      fraction: share of each class's training images that is used, at least one: of those that ``validation`` leaves,
+        again the ones with the least SHA-256, so that a smaller fraction is part of a larger one. Of TFDS sets too
+        large for memory, all classes are taken together.
+      mix: folder of synthetic images that training sees beside its own, as ``kind-jax synthesize`` writes it: train/
+        with a folder of images for each class, of the real images' size. Classes are matched by name. Validation and
+        test stay real.
+      mix_ratio: synthetic images for each real one that is trained on, class by class: 2 is two for one.
       skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
       vae: folder of the autoencoder (diffusers' AutoencoderKL) that turns samples of a model of latents into pictures.
       latent_scale: scaling_factor and shift_factor of the autoencoder that made the latents; a run takes them from its
@@ -72,6 +79,9 @@ class DataConfig:
     channels: Literal[1, 3] = 3
     held_out: float = 0.0
     validation: float = 0.0
+    fraction: float = 1.0
+    mix: str | None = None
+    mix_ratio: float = 1.0
     skip_bad: float = 0.01
     vae: str | None = None
     latent_scale: tuple[float, float] | None = None
@@ -85,6 +95,14 @@ class DataConfig:
         require(0 <= self.validation <= 0.9, "data.validation", self.validation, "between 0 and 0.9")
         possible = self.validation == 0 or self.source != "latents"
         require(possible, "data.validation", self.validation, "0 for data.source 'latents'")
+        require(0 < self.fraction <= 1, "data.fraction", self.fraction, "above 0 and at most 1")
+        possible = self.fraction == 1 or self.source != "latents"
+        require(possible, "data.fraction", self.fraction, "1 for data.source 'latents'")
+        possible = self.mix is None or self.source != "latents"
+        require(possible, "data.mix", self.mix, "None for data.source 'latents'; kind-jax latents takes it")
+        require(0 < self.mix_ratio <= 1000, "data.mix_ratio", self.mix_ratio, "above 0 and at most 1000")
+        possible = self.mix_ratio == 1 or self.mix is not None
+        require(possible, "data.mix_ratio", self.mix_ratio, "1 where data.mix is None")
         require(0 <= self.held_out <= 0.9, "data.held_out", self.held_out, "between 0 and 0.9")
         possible = self.held_out == 0 or self.source == "folder"
         require(

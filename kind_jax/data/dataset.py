@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,12 @@ from kind_jax.data import latents
 from kind_jax.data.bad import check_share
 from kind_jax.data.decode import to_float
 from kind_jax.data.folder import FolderSource
+from kind_jax.data.mix import mix
 from kind_jax.data.named import open_named
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
 from kind_jax.data.sets import Dataset, MemorySource
-from kind_jax.data.validation import divide
+from kind_jax.data.validation import divide, fraction
 from kind_jax.errors import UserError
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
@@ -38,7 +38,8 @@ Split = Literal["train", "validation", "test"]
 def open_dataset(config: DataConfig, split: Split) -> Dataset:
     """Open a split of the configured data set, preparing the data set on first use.
 
-    ``validation`` is what ``data.validation`` holds out of ``train``.
+    ``validation`` is what ``data.validation`` holds out of ``train``, of which ``data.fraction`` takes a part;
+    behind that come the synthetic images of ``data.mix``. The other splits are real.
 
     A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here, without the records that
     cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every record
@@ -49,11 +50,23 @@ def open_dataset(config: DataConfig, split: Split) -> Dataset:
         more than ``data.skip_bad`` of its records cannot be read, or the package that the data set is made from is not
         installed or lacks a file.
     """
-    if split != "test" and config.validation:
-        return divide(_open(config, "train"), config.validation, split)
-    if split == "validation":
+    if split == "test":
+        return _open(config, split)
+    if split == "validation" and not config.validation:
         raise UserError("data.validation is 0, but it must be above 0 for there to be a validation split.")
-    return _open(config, split)
+    dataset = _open(config, "train")
+    if config.validation:
+        dataset = divide(dataset, config.validation, split)
+    if split == "train" and config.fraction < 1:
+        dataset = fraction(dataset, config.fraction)
+    if split == "train" and config.mix is not None:
+        dataset = mix(dataset, config, memory=MEMORY_LIMIT)
+    return dataset
+
+
+def real(config: DataConfig) -> DataConfig:
+    """``config`` without synthetic images: what samples are compared with, and what a judge learns from, is real."""
+    return dataclasses.replace(config, mix=None, mix_ratio=1.0)
 
 
 def _open(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
@@ -87,10 +100,11 @@ def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset
     if _fits_in_memory(files, image_shape):
         pixels, numbers, bad = files.decode_all(config.skip_bad)
         source = MemorySource(images=to_float(pixels), labels=numbers)
-        digest = _hash(source)
+        digest = source.sha256()
     return Dataset(
         source=source,
         class_names=labels.names,
+        all_names=labels.known,
         image_shape=image_shape,
         fingerprint={
             "name": "folder",
@@ -122,7 +136,7 @@ def _open_prepared(config: DataConfig, split: Literal["train", "test"]) -> Datas
     source, bad = records, []
     if _fits_in_memory(records, prepared.image_shape):
         source, bad = _decode(records, config.skip_bad)
-        content = {"sha256": _hash(source)}
+        content = {"sha256": source.sha256()}
     else:
         if not labels.all_used:
             keep, bad = _selected(records, config.skip_bad)
@@ -133,6 +147,7 @@ def _open_prepared(config: DataConfig, split: Literal["train", "test"]) -> Datas
     return Dataset(
         source=source,
         class_names=labels.names,
+        all_names=labels.known,
         image_shape=prepared.image_shape,
         fingerprint={
             "name": prepared.name,
@@ -159,6 +174,7 @@ def _open_latents(config: DataConfig, split: Literal["train", "test"]) -> Datase
     return Dataset(
         source=source,
         class_names=labels.names,
+        all_names=labels.known,
         image_shape=index.shape,
         fingerprint={
             "name": "latents",
@@ -210,14 +226,3 @@ def _selected(source: RecordSource, limit: float) -> tuple[Int32[np.ndarray, " N
     for start in range(0, len(source), _BLOCK):
         numbers += source.selected(range(start, min(start + _BLOCK, len(source))), limit, bad)
     return np.asarray(numbers, np.int32), bad
-
-
-def _hash(source: MemorySource) -> str:
-    """SHA-256 of the decoded records.
-
-    Not of the record files: protobuf orders a record's fields at random in each process, so the same data set prepared
-    twice, say on two hosts, gives files that differ.
-    """
-    digest = hashlib.sha256(source.labels.astype("<i4").tobytes())
-    digest.update(source.images.astype("<f4").data)
-    return digest.hexdigest()

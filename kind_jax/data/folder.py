@@ -254,7 +254,7 @@ def list_files(
     digest = hashlib.sha256()
     names, lengths, counts, others = [], [], [], 0
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda one: _class_files(folder, one[0]), classes)
+        found = pool.map(lambda one: class_files(folder, one[0]), classes)
         for (name, _), listed in zip(classes, found, strict=True):
             files, skipped = listed or ([], 0)
             if listed is not None and not files:
@@ -289,7 +289,7 @@ def held_out(source: FolderSource, share: float) -> Bool[np.ndarray, " N"]:
     return least(digests, source.labels, share)
 
 
-def _class_files(folder: Path, name: str) -> tuple[list[tuple[bytes, int]], int] | None:
+def class_files(folder: Path, name: str) -> tuple[list[tuple[bytes, int]], int] | None:
     """Path and size of each image file of a class, sorted, and how many files are none; None without a folder."""
     if not (folder / name).is_dir():
         return None

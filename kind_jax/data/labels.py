@@ -25,11 +25,13 @@ class Labels:
 
     Attributes:
       names: of the chosen classes, in the order of their new numbers.
+      known: names of all classes that there are to choose from.
       renumber: the new number of each label of the data set, -1 for one that is not used.
       fingerprint: what identifies the choice, as JSON values.
     """
 
     names: tuple[str, ...]
+    known: tuple[str, ...]
     renumber: Int32[np.ndarray, " K"]
     fingerprint: dict[str, Any]
 
@@ -61,6 +63,7 @@ def choose(config: DataConfig, names: Sequence[str], of: str) -> Labels:
     new[list(classes)] = np.arange(len(classes), dtype=np.int32)
     return Labels(
         names=tuple(names[label] for label in classes),
+        known=tuple(names),
         renumber=new[class_of],
         fingerprint={"classes": list(classes), **fingerprint},
     )

@@ -94,6 +94,18 @@ class RecordSource:
                 found.append(index)
         return found
 
+    def labels_of(self, indices: range) -> list[int]:
+        """The classes of several records, -1 of one that cannot be read; images are not decoded."""
+        fetched, found = self._fetched(indices), []
+        for index in indices:
+            try:
+                _, label = self._parts(fetched[index] if index in fetched else self._row(index))
+            except BadImage:
+                found.append(-1)
+            else:
+                found.append(int(self.renumber[label]))
+        return found
+
     def refuse_damaged_files(self, indices: range) -> None:
         """Tell damaged files from sound ones that hold a bad record.
 

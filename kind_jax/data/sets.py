@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
@@ -51,6 +52,7 @@ class Dataset:
     Attributes:
       source: the records.
       class_names: name of each label, after the selection, in the order of ``data.classes``.
+      all_names: names of all classes of the data set, before the selection.
       image_shape: (H, W, C).
       fingerprint: what identifies the records and their order, as JSON values. Its ``content`` is the SHA-256 of the
         decoded records of a set in memory, and only the sizes of the record files of a larger one: reading those whole
@@ -63,6 +65,7 @@ class Dataset:
       latents: what is said about latents where the images are latents; None where they are pixels.
       columns: what records have beside their image and label: arrays with a row for each, in order; a batch gets those
         of its records. Only of images in memory, where a record is never replaced by the next that can be read.
+      synthetic: records of each class that ``data.mix`` has added behind the real ones; empty where there is none.
     """
 
     source: Source
@@ -75,6 +78,8 @@ class Dataset:
     flip: bool = False
     latents: Index | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    all_names: tuple[str, ...] = ()
+    synthetic: tuple[int, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...] | None:
@@ -104,3 +109,13 @@ class MemorySource:
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         return {"image": self.images[indices], "label": self.labels[indices]}
+
+    def sha256(self) -> str:
+        """SHA-256 of the decoded records.
+
+        Not of the record files: protobuf orders a record's fields at random in each process, so the same data set
+        prepared twice, say on two hosts, gives files that differ.
+        """
+        digest = hashlib.sha256(self.labels.astype("<i4").tobytes())
+        digest.update(self.images.astype("<f4").data)
+        return digest.hexdigest()

@@ -19,7 +19,21 @@ def summary(dataset: Dataset, what: str = "training") -> list[str]:
     line = f"data: {len(dataset.source):,} {kind} of {classes}, {height} x {width} x {channels}"
     if len(names) > 1 and known:
         line += f": {_spread(known)}"
-    return [line, *_left_out(dataset), *_few(known)]
+    return [line, *_mixed(dataset), *_left_out(dataset), *_few(known)]
+
+
+def _mixed(dataset: Dataset) -> list[str]:
+    """How many of the images are synthetic, in all and a class."""
+    if not (drawn := sum(dataset.synthetic)):
+        return []
+    names = [printable(name, 40) for name in dataset.class_names]
+    parts = {"synthetic": dict(zip(names, dataset.synthetic, strict=True))}
+    if (counts := dataset.counts) is not None:
+        pairs = zip(names, counts, dataset.synthetic, strict=True)
+        parts = {"real": {name: count - own for name, count, own in pairs}, **parts}
+    sizes = {"real": len(dataset.source) - drawn, "synthetic": drawn}
+    each = "; ".join(f"{kind}: {_spread(found)}" for kind, found in parts.items())
+    return [f"of these {sizes['real']:,} are real and {sizes['synthetic']:,} synthetic; {each}"]
 
 
 def _spread(counts: dict[str, int]) -> str:

@@ -157,14 +157,16 @@ def without_path(config: C, *, whole: bool = False) -> C:
     """``config`` without the folders that data sets, the autoencoder and other models were in.
 
     Args:
-      whole: whether the path of a folder of images stays as it is; else its last part does, since others need not know
-        how the folders above are called.
+      whole: whether the paths of folders of images stay as they are; else their last parts do, since others need not
+        know how the folders above are called.
     """
-    path = config.data.path if config.data.source == "folder" else None
-    if path is not None and not whole:
-        path = os.path.basename(os.path.abspath(path)) or None
-    config = _nowhere(config)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
+    data = config.data
+    kept = {"path": data.path if data.source == "folder" else None, "mix": data.mix}
+    if not whole:
+        kept = {name: path if path is None else os.path.basename(os.path.abspath(path)) for name, path in kept.items()}
+    kept["path"] = kept["path"] or None
+    config = _nowhere(dataclasses.replace(config, data=dataclasses.replace(data, mix_ratio=1.0)))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **kept, mix_ratio=data.mix_ratio))
 
 
 def _nowhere(settings: Any) -> Any:

@@ -179,7 +179,8 @@ def student_run(config: DistilRun) -> ClassifyRun:
     """The settings of a plain run of the student: what is left of it when the teacher has gone."""
     fields: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(ClassifyRun)}
     rules = tuple(rule for rule in config.optimizer.rules if not rule.path.startswith(PROJECTORS))
-    return ClassifyRun(**(fields | {"optimizer": dataclasses.replace(config.optimizer, rules=rules)}))
+    fields["optimizer"] = dataclasses.replace(config.optimizer, rules=rules)
+    return ClassifyRun(**fields)
 
 
 def distil_run(config: ClassifyRun, distil: DistilConfig, **changes: Any) -> DistilRun:

@@ -35,29 +35,21 @@ _MOST, _MOST_BATCH = 10_000_000, 65_536
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
-    """Samples to be drawn.
+class Drawing:
+    """How images of some classes are drawn.
 
     Attributes:
-      classes: image i shows class ``classes[i % len(classes)]``.
-      batch: images whose noise is drawn together; another batch means other noise.
+      classes: that are drawn, by number.
       vae: decodes the model's latents to images; None where it draws images.
     """
 
     bundle: Bundle
     sampler: SamplerConfig
     classes: tuple[int, ...]
-    count: int
     seed: int
-    batch: int = BATCH
     vae: Vae | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("count", _MOST), ("batch", _MOST_BATCH)):
-            value = getattr(self, name)
-            if not 1 <= value <= most:
-                wanted = "1 or more" if value < 1 else f"at most {most}"
-                raise UserError(f"--{name} is {value}, but it must be {wanted}.")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed is {self.seed}, but it must be between 0 and {2**32 - 1}.")
         config = self.bundle.config
@@ -69,11 +61,6 @@ class Plan:
                 f"sampler.guidance is {self.sampler.guidance}, but it must be 1: without tailors and label embedding "
                 "the model has no unconditional branch."
             )
-
-    @property
-    def labels(self) -> Int32[np.ndarray, " N"]:
-        """The class of each image: all classes equally often, up to one."""
-        return np.array(self.classes, np.int32)[np.arange(self.count) % len(self.classes)]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,11 +87,43 @@ class Plan:
             "diffusion": dataclasses.asdict(bundle.config.diffusion),
             "sampler": dataclasses.asdict(self.sampler),
             "seed": self.seed,
-            "count": self.count,
             "classes": list(self.classes),
+            "vae": None if self.vae is None else {"sha256": self.vae.fingerprint},
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Plan(Drawing):
+    """Samples to be drawn for an evaluation: image i shows class ``classes[i % len(classes)]``.
+
+    Attributes:
+      batch: images whose noise is drawn together; another batch means other noise.
+    """
+
+    count: int
+    batch: int = BATCH
+
+    def __post_init__(self) -> None:
+        for name, most in (("count", _MOST), ("batch", _MOST_BATCH)):
+            value = getattr(self, name)
+            if not 1 <= value <= most:
+                wanted = "1 or more" if value < 1 else f"at most {most}"
+                raise UserError(f"--{name} is {value}, but it must be {wanted}.")
+        super().__post_init__()
+
+    @property
+    def labels(self) -> Int32[np.ndarray, " N"]:
+        """The class of each image: all classes equally often, up to one."""
+        return np.array(self.classes, np.int32)[np.arange(self.count) % len(self.classes)]
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """As those of the drawing, and how many images are drawn together and in all."""
+        return {
+            **super().settings,
+            "count": self.count,
             "labels": "image i shows classes[i % number of classes]",
             "batch": self.batch,
-            "vae": None if self.vae is None else {"sha256": self.vae.fingerprint},
         }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
 
 from kind_jax.config import DataConfig
-from kind_jax.data.dataset import open_dataset
+from kind_jax.data.dataset import open_dataset, real
 from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 from kind_jax.evaluate.adm import Batch, read_batch
@@ -112,7 +112,7 @@ def open_real(
     Raises:
       UserError: it cannot be opened, lacks a class, or has images of another shape.
     """
-    dataset = open_dataset(config, split)
+    dataset = open_dataset(real(config), split)
     whose = "the data set of its config" if path is None else f"--data {path}"
     if tuple(dataset.image_shape) != shape:
         raise UserError(

@@ -20,11 +20,11 @@ C = typing.TypeVar("C", bound=RunConfig)
 
 
 def with_places(config: RunConfig) -> RunConfig:
-    """``config`` with absolute paths in ``data.path`` and ``data.vae``, which hold wherever the run is used later.
+    """``config`` with absolute paths in ``data``, which hold wherever the run is used later.
 
     URLs like gs://bucket/data are places already.
     """
-    places = {name: _place(getattr(config.data, name)) for name in ("path", "vae")}
+    places = {name: _place(getattr(config.data, name)) for name in ("path", "vae", "mix")}
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
 
 
@@ -66,14 +66,19 @@ def check(directory: Path, config: RunConfig) -> list[str]:
             ]
     elif directory.exists() and (not directory.is_dir() or any(not _begun(p.name) for p in directory.iterdir())):
         raise UserError(f"--workdir is {str(directory)!r}, which is not a run and not empty; choose another folder.")
-    elif config.data.source == "folder" and config.data.path is not None:
-        images = Path(config.data.path).resolve()
-        if directory.resolve().is_relative_to(images):
-            raise UserError(
-                f"--workdir is {str(directory)!r}, inside data.path, {str(images)!r}: the run's pictures would become "
-                "training images; choose a folder outside of it."
-            )
+    else:
+        _check_outside(directory, config)
     return []
+
+
+def _check_outside(directory: Path, config: RunConfig) -> None:
+    own = config.data.path if config.data.source == "folder" else None
+    for setting, path in (("data.path", own), ("data.mix", config.data.mix)):
+        if path is not None and directory.resolve().is_relative_to(Path(path).resolve()):
+            raise UserError(
+                f"--workdir is {str(directory)!r}, inside {setting}, {str(Path(path).resolve())!r}: the run's pictures "
+                "would become training images; choose a folder outside of it."
+            )
 
 
 def _begun(name: str) -> bool:
@@ -111,4 +116,6 @@ def differences(saved: RunConfig, config: RunConfig) -> list[str]:
         return [f"task was {saved.task!r}, now {config.task!r}"]
     # Without a schedule that ends with the run, a longer run has the same beginning.
     agree = RESUME - ({Role.LENGTH} if config.optimizer.schedule == "constant" else set())
-    return [str(each) for each in compare(saved, config, agree)]
+    found = [str(each) for each in compare(saved, config, agree)]
+    mixed = (saved.data.mix is not None, config.data.mix is not None)  # where the images lie may change, but not that
+    return found + ([f"data.mix was {saved.data.mix!r}, now {config.data.mix!r}"] if mixed[0] != mixed[1] else [])

@@ -94,14 +94,14 @@ def test_an_interrupted_run_continues_with_the_missing_shards(straight, tmp_path
 def test_the_number_of_devices_does_not_matter(straight, tmp_path, monkeypatch):
     assert jax.device_count() == 8
     shardings = set()
-    real = sampling._draw
+    real = sampling.draw_batch
 
     def spy(*args):
         images = real(*args)
         shardings.add((images.sharding.num_devices, images.addressable_shards[0].data.shape[0]))
         return images
 
-    monkeypatch.setattr(sampling, "_draw", spy)
+    monkeypatch.setattr(sampling, "draw_batch", spy)
     one = open_shards(plan(), tmp_path / "one")
     generate(plan(), one, devices=jax.devices()[:1])
     assert shardings == {(1, 5)}
