@@ -11,6 +11,9 @@ from kind_jax.config.check import STRICT, gathered, require
 from kind_jax.config.networks import Network, ViTConfig
 from kind_jax.config.roles import Role
 
+HEAD = "head"
+"""The layer of every network that gives the logits."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:

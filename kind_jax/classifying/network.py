@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -42,15 +43,25 @@ def logits(
       train, paths: see the networks.
     """
     net = partition.join(model.definition(config)[0], collections)
-    found = net(normalised(config, images), gate, train=train, paths=paths)
+    found = net(seen(config, images), gate, train=train, paths=paths)
     if superclass is not None:
         inside = jnp.asarray(np.asarray(config.group_of_class, np.int32))[None, :] == superclass[:, None]
         found = jnp.where(inside, found, -jnp.inf)
     return found, partition.split(net)[1].get(STATS)
 
 
+def seen(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+    """Images in [-1, 1] as the network sees them: in its resolution, its channels, and normalised as it is used to."""
+    if config.resolution is not None and images.shape[1:3] != (config.resolution,) * 2:
+        shape = (config.resolution, config.resolution, images.shape[-1])
+        images = jax.vmap(lambda image: jax.image.resize(image, shape, "linear", antialias=True))(images)
+    if config.colour:
+        images = jnp.broadcast_to(images, (*images.shape[:3], config.seen_channels))
+    return normalised(config, images)
+
+
 def normalised(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Images in [-1, 1] as the network is used to see them."""
+    """Images in [-1, 1] as the network is used to have them normalised."""
     if config.mean is None or config.std is None:
         return images
     mean, std = (jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (config.mean, config.std))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from kind_jax import model, partition
 from kind_jax.classifying import augment, best, cost, fits, network
 from kind_jax.classifying.accuracy import Accuracy, measure
-from kind_jax.classifying.config import ClassifyRun
+from kind_jax.classifying.config import HEAD, ClassifyRun
 from kind_jax.config.networks import ViTConfig
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.sets import Dataset
@@ -24,6 +24,7 @@ from kind_jax.errors import UserError
 from kind_jax.losses import cross_entropy
 from kind_jax.nn.gate import Gate
 from kind_jax.train import state as states
+from kind_jax.train.freeze import FROZEN, labels
 from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
 from kind_jax.train.task import Bank, Batch, Loss
@@ -52,8 +53,14 @@ class ClassifyTask:
         return Bank(settings.num_groups, None) if settings.gated else None
 
     @property
+    def probes(self) -> bool:
+        """Whether the head alone trains, so that the network before it is evaluated as it is: norms use their running
+        statistics, which stand still."""
+        return _trains_head_alone(self.config)
+
+    @property
     def whole_batch(self) -> str | None:
-        return "BatchNorm" if partition.STATS in self.shapes() else None
+        return "BatchNorm" if partition.STATS in self.shapes() and not self.probes else None
 
     @property
     def rules(self) -> Rules:
@@ -111,7 +118,7 @@ class ClassifyTask:
         del fixed
         settings = self.config.model
         found, stats = network.logits(
-            settings, collections, drawn.images, drawn.gate, train=True,
+            settings, collections, drawn.images, drawn.gate, train=not self.probes,
             superclass=drawn.superclass if settings.gated else None,
             paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None,
         )  # fmt: skip
@@ -130,7 +137,9 @@ class ClassifyTask:
         return self, lines
 
     def flops(self) -> float:
-        return 3.0 * cost.forward(self.config.model) * self.config.train.batch
+        forward = cost.forward(self.config.model)
+        # The gradient of a layer's weights costs as much as the layer, and so does that of its input.
+        return (forward + cost.head(self.config.model) if self.probes else 3.0 * forward) * self.config.train.batch
 
     def watch(
         self, state: TrainState, fixed: partition.Collections, mesh: Mesh, directory: Path, step: int
@@ -153,6 +162,13 @@ class ClassifyTask:
 
     def _named(self, found: Accuracy) -> dict[str, float]:
         return {f"{self.config.holdout}_{name}": value for name, value in found.figures.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _trains_head_alone(config: ClassifyRun) -> bool:
+    manners = partition.flatten(labels(config.optimizer, model.definition(config.model)[1]))
+    trained = [path for path, manner in manners.items() if manner != FROZEN]
+    return bool(trained) and all(path.startswith(f"{partition.PARAMS}/{HEAD}/") for path in trained)
 
 
 @functools.lru_cache(maxsize=4)
