@@ -7,7 +7,11 @@ from typing import Any
 
 
 def count(jaxpr: Any) -> float:
-    """Of a (closed) jaxpr and of those inside it; the body of a scan counts as often as it runs."""
+    """Of a (closed) jaxpr and of those inside it.
+
+    The body of a scan counts as often as it runs, and of several branches the one with the most: of what is computed
+    otherwise on CPU, the form of other platforms.
+    """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, out = equation.primitive.name, getattr(next(iter(equation.outvars), None), "aval", None)
@@ -20,6 +24,7 @@ def count(jaxpr: Any) -> float:
             # A dilated input, as gradients of strided convolutions have, is mostly zeros that nobody multiplies.
             spread = math.prod(equation.params["lhs_dilation"])
             total += 2.0 * out.size * kernel.size / kernel.shape[spec[0]] / spread
+        total += max(map(count, equation.params.get("branches", ())), default=0.0)
         times = equation.params["length"] if name == "scan" else 1
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)

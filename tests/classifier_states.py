@@ -1,7 +1,7 @@
-"""State dicts of timm's and torchvision's classifiers, written down from what these print, with random numbers in them.
+"""State dicts of timm's and torchvision's classifiers, and of EfficientNet-Lite0, written down from what these print.
 
-The numbers come from NumPy's RandomState, whose streams never change, and depend on nothing but name and shape: what
-other programs compute with them is recorded, they are not.
+The numbers in them come from NumPy's RandomState, whose streams never change, and depend on nothing but name and shape:
+what other programs compute with them is recorded, they are not.
 """
 
 import zlib
@@ -68,6 +68,30 @@ def resnet(depth, first=64, channels=3, classes=5):
                 found |= {f"{block}downsample.0.weight": (out, before, 1, 1)} | _norm(f"{block}downsample.1", out)
             before = out
     return found | {"fc.weight": (classes, before), "fc.bias": (classes,)}
+
+
+def efficientnet(channels=3, classes=5):
+    """EfficientNet-Lite0 under the names of lukemelas' EfficientNet-PyTorch."""
+    found = {"_conv_stem.weight": (32, channels, 3, 3)} | _norm("_bn0", 32)
+    before, number = 32, 0
+    for out, count, expansion, side in (
+        (16, 1, 1, 3), (24, 2, 6, 3), (40, 2, 6, 5), (80, 3, 6, 3), (112, 3, 6, 5), (192, 4, 6, 5), (320, 1, 6, 3),
+    ):  # fmt: skip
+        for _ in range(count):
+            block, inner = f"_blocks.{number}.", before * expansion
+            if expansion > 1:
+                found |= {f"{block}_expand_conv.weight": (inner, before, 1, 1)} | _norm(f"{block}_bn0", inner)
+            found |= {f"{block}_depthwise_conv.weight": (inner, 1, side, side)} | _norm(f"{block}_bn1", inner)
+            found |= {f"{block}_project_conv.weight": (out, inner, 1, 1)} | _norm(f"{block}_bn2", out)
+            before, number = out, number + 1
+    found |= {"_conv_head.weight": (1280, before, 1, 1)} | _norm("_bn1", 1280)
+    return found | {"_fc.weight": (classes, 1280), "_fc.bias": (classes,)}
+
+
+def filled_efficientnet(**sizes):
+    """Its arrays; norms scale up, without which little of an image is left after so many layers."""
+    arrays = filled(efficientnet(**sizes))
+    return {name: 2 * a if "_bn" in name and name.endswith("weight") else a for name, a in arrays.items()}
 
 
 def _norm(name, channels):

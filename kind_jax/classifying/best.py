@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
@@ -107,7 +107,7 @@ def keep(run: Path, config: RunConfig, collections: partition.Collections, names
         improved = bool(multihost_utils.broadcast_one_to_all(np.asarray(improved)))
     if not improved:
         return False
-    weights = jax.tree.map(_whole, collections)
+    weights = jax.tree.map(hosts.whole, collections)
     if hosts.is_first():
         artifact.write(
             run / FOLDER, config=config, collections=weights, class_names=names,
@@ -117,10 +117,3 @@ def keep(run: Path, config: RunConfig, collections: partition.Collections, names
         named = dataclasses.replace(found, manifest=sha256_file(run / FOLDER / artifact.MANIFEST))
         atomic_write_text(run / RECORD, f"{json.dumps(dataclasses.asdict(named), indent=2)}\n")
     return True
-
-
-def _whole(leaf: Any) -> np.ndarray:
-    """An array on the host, of which other hosts may hold parts."""
-    if jax.process_count() > 1 and not leaf.is_fully_replicated:
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(jax.device_get(leaf))

@@ -11,6 +11,9 @@ from kind_jax.config.check import STRICT, gathered, require
 from kind_jax.config.networks import Network, ViTConfig
 from kind_jax.config.roles import Role
 
+HEAD = "head"
+"""The layer of every network that gives the logits."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
@@ -103,3 +106,13 @@ class ClassifyRun(RunConfig):
         reach, size = self.augment.crop, self.model.size
         possible = reach < size or self.augment.border != "reflect"
         require(possible, "augment.crop", reach, f"below model.size, which is {size}, where rows are reflected")
+
+
+def altered(config: ClassifyRun) -> str | None:
+    """A setting that alters training images anew in every step; None where they stay as they are."""
+    if config.data.flip:
+        return "data.flip"
+    augment = config.augment
+    on = [name for name in ("crop", "mixup", "cutmix", "erase") if getattr(augment, name)]
+    on += [name for name in ("resized_crop", "randaugment") if getattr(augment, name) is not None]
+    return f"augment.{on[0]}" if on else None

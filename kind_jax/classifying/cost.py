@@ -23,3 +23,19 @@ def forward(config: Network) -> float:
         return network.logits(config, collections, images, gate)[0]
 
     return flops.count(jax.make_jaxpr(f)(model.definition(config)[1]))
+
+
+@functools.lru_cache(maxsize=32)
+def head(config: Network) -> float:
+    """FLOPs of the head alone for one image."""
+    definition, shapes = model.definition(config)
+
+    def features(collections: partition.Collections) -> Any:
+        gate = network.gate_of(config, jnp.zeros(1, jnp.int32))
+        images = jnp.zeros((1, config.seen_size, config.seen_size, config.seen_channels))
+        return partition.join(definition, collections).features(images, gate)
+
+    def f(collections: partition.Collections, seen: Any) -> Any:
+        return partition.join(definition, collections).logits(seen)
+
+    return flops.count(jax.make_jaxpr(f)(shapes, jax.eval_shape(features, shapes)))

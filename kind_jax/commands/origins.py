@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kind_jax.commands.console import table
 from kind_jax.config import Config
-from kind_jax.config.networks import ResNetConfig, ViTConfig
+from kind_jax.config.networks import EfficientNetConfig, Network, ResNetConfig, ViTConfig
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.commands.convert import Arguments
     from kind_jax.deploy.bundle import Bundle
 
-Origin = Literal["dit", "diffusers", "kind", "timm", "torchvision"]
+Origin = Literal["dit", "diffusers", "kind", "timm", "torchvision", "efficientnet-lite0"]
 
 _DIFFUSION, _CLASSIFIERS = ("dit", "diffusers", "kind"), ("timm", "torchvision")
+_PACKAGED = "efficientnet-lite0"  # whose file a package has
 _BELONGS: dict[str, tuple[str, ...]] = {
     "heads": ("dit", *_CLASSIFIERS),
     "weights": ("dit", "kind"),
     "time_frequencies": ("dit", "diffusers"),
-    "class_names": ("dit", "diffusers", *_CLASSIFIERS),
-    **dict.fromkeys(("size", "mean", "std", "interpolate"), _CLASSIFIERS),
+    "class_names": ("dit", "diffusers", *_CLASSIFIERS, _PACKAGED),
+    "interpolate": _CLASSIFIERS,
+    **dict.fromkeys(("size", "mean", "std"), (*_CLASSIFIERS, _PACKAGED)),
     **dict.fromkeys(
         ("learngenes", "tailors", "groups", "projections", "residual", "seed", "plot"), _DIFFUSION
     ),
@@ -53,7 +55,22 @@ def check_options(parsed: Arguments, given: Collection[str]) -> None:
         raise UserError(f"{names[0]} is given, but {names[1]} is not: both are needed, or neither.")
 
 
-def load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:
+def source_of(parsed: Arguments) -> Path:
+    """What is to be read: the source that is given, or the file in the package that --from means.
+
+    Raises:
+      UserError: there is neither.
+    """
+    if parsed.source is not None:
+        return parsed.source
+    if parsed.origin != _PACKAGED:
+        raise UserError(f"the source is missing, but --from {parsed.origin} needs one: a file or a folder.")
+    from kind_jax.interchange.efficientnet import installed
+
+    return installed()
+
+
+def load(parsed: Arguments, source: Path, class_names: tuple[str, ...] | None) -> Bundle:
     """The model at the source.
 
     Raises:
@@ -62,22 +79,28 @@ def load(parsed: Arguments, class_names: tuple[str, ...] | None) -> Bundle:
     if parsed.origin == "kind":
         from kind_jax.deploy.bundle import open_bundle
 
-        return open_bundle(parsed.source, weights=parsed.weights, kind=Config)
+        return open_bundle(source, weights=parsed.weights, kind=Config)
+    if parsed.origin == "efficientnet-lite0":
+        from kind_jax.interchange.incoming_classifier import load_efficientnet_lite0
+
+        return load_efficientnet_lite0(
+            source, size=parsed.size, mean=parsed.mean, std=parsed.std, class_names=class_names
+        )
     if parsed.origin in ("timm", "torchvision"):
         from kind_jax.interchange.incoming_classifier import load_classifier
 
         return load_classifier(
-            parsed.source, parsed.origin, size=parsed.size, heads=parsed.heads, mean=parsed.mean, std=parsed.std,
+            source, parsed.origin, size=parsed.size, heads=parsed.heads, mean=parsed.mean, std=parsed.std,
             interpolate=parsed.interpolate, class_names=class_names,
         )  # fmt: skip
     from kind_jax.interchange.incoming import load_diffusers, load_dit
 
     if parsed.origin == "dit":
         return load_dit(
-            parsed.source, heads=parsed.heads, weights=parsed.weights, time_frequencies=parsed.time_frequencies,
+            source, heads=parsed.heads, weights=parsed.weights, time_frequencies=parsed.time_frequencies,
             class_names=class_names,
         )  # fmt: skip
-    return load_diffusers(parsed.source, time_frequencies=parsed.time_frequencies, class_names=class_names)
+    return load_diffusers(source, time_frequencies=parsed.time_frequencies, class_names=class_names)
 
 
 def describe(bundle: Bundle, source: Path) -> None:
@@ -107,6 +130,8 @@ def _sizes(model: Any) -> str:
     inputs = f"{model.num_classes} classes, inputs {model.size} x {model.size} x {model.channels}"
     if isinstance(model, ResNetConfig):
         return f"ResNet-{model.depth}, {model.channels_of(0)} channels at first, {inputs}, {_moments(model)}"
+    if isinstance(model, EfficientNetConfig):
+        return f"EfficientNet-Lite0, {inputs}, {_moments(model)}"
     sizes = f"{model.depth} blocks, width {model.width}, {model.heads} heads, {inputs}, patches {model.patch}"
     if isinstance(model, ViTConfig):
         return f"vision transformer, {sizes}, {_moments(model)}"
@@ -119,7 +144,7 @@ def untold(model: ViTConfig | ResNetConfig) -> str:
     return f"{heads}images of {model.size} pixels, {_moments(model)} of pixels in [0, 1]"
 
 
-def _moments(model: ViTConfig | ResNetConfig) -> str:
-    half = (0.5,) * model.channels  # images in [-1, 1], which are given as they are where there are no moments
+def _moments(model: Network) -> str:
+    half = (0.5,) * model.seen_channels  # images in [-1, 1], which are given as they are where there are no moments
     mean, std = (" ".join(f"{value:g}" for value in values or half) for values in (model.mean, model.std))
     return f"mean {mean}, std {std}"

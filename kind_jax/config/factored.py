@@ -118,8 +118,12 @@ class Transformer:
         groups: tuple[int, ...] | None
         factor: FactorConfig
 
-    def _check_sizes(self) -> bool:
-        """Whether the sizes are possible at all, so that others can be compared with them."""
+    def _check_sizes(self, seen: str = "size") -> bool:
+        """Whether the sizes are possible at all, so that others can be compared with them.
+
+        Args:
+          seen: the setting that is the size of the images that the network itself sees.
+        """
         values = {name: getattr(self, name) for name in _MOST}
         wanted = {name: f"1 or more, at most {most}" for name, most in _MOST.items()}
         if [n for n, v in values.items() if not require(1 <= v <= _MOST[n], f"model.{n}", v, wanted[n])]:
@@ -127,9 +131,8 @@ class Transformer:
         fits = 0 < self.mlp_ratio <= _MOST_RATIO and round(self.width * self.mlp_ratio) >= 1
         wanted = f"at most {_MOST_RATIO} and leave the MLP at least one unit"
         require(fits, "model.mlp_ratio", self.mlp_ratio, wanted)
-        require(
-            self.size % self.patch == 0, "model.patch", self.patch, f"a divisor of model.size, which is {self.size}"
-        )
+        size = getattr(self, seen)
+        require(size % self.patch == 0, "model.patch", self.patch, f"a divisor of model.{seen}, which is {size}")
         require(
             self.width % self.heads == 0, "model.heads", self.heads, f"a divisor of model.width, which is {self.width}"
         )

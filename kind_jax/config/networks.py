@@ -1,85 +1,15 @@
-"""The networks that classify images: a vision transformer, residual networks, and a small convolutional one."""
+"""The networks that classify images: a vision transformer, residual networks, a small one, and EfficientNet-Lite0."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Literal
 
 from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.classifier import ClassifierConfig
 from kind_jax.config.factored import Contraction, FactorConfig, Transformer
 from kind_jax.config.roles import Role
 from kind_jax.errors import UserError
-
-_MOST = {"size": 16_384, "channels": 4096, "num_classes": 1_000_000}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """What every network that classifies images [size, size, channels] has.
-
-    Attributes:
-      mean, std: of each channel, of images in [0, 1]: what a network that others have trained was used to. None: it
-        sees images in [-1, 1] as they are.
-      dtype: the dtype of activations; parameters and statistics are float32.
-    """
-
-    __pydantic_config__ = STRICT
-
-    size: int = 32
-    channels: int = 3
-    num_classes: int = 10
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-    roles: ClassVar[dict[Role, str]] = {
-        Role.WEIGHTS: "network channels mean std",
-        Role.IMAGES: "size",
-        Role.CLASSES: "num_classes",
-        Role.PRECISION: "dtype",
-    }
-
-    @property
-    def num_groups(self) -> int:
-        """Groups of classes that have tailors of their own; one where none has."""
-        return 1
-
-    @property
-    def group_of_class(self) -> tuple[int, ...]:
-        return (0,) * self.num_classes
-
-    @property
-    def gated(self) -> bool:
-        """Whether some weight has tailors."""
-        return False
-
-    @property
-    def null_gate(self) -> Literal["learngenes"]:
-        """There is no null class."""
-        return "learngenes"
-
-    @property
-    def least_parameters(self) -> tuple[int, int, int]:
-        """What learngenes, params and the tailors of one group hold at least."""
-        return 0, 0, 0
-
-    def _check_images(self) -> bool:
-        found = {name: getattr(self, name) for name in _MOST}
-        odd = [
-            name
-            for name, value in found.items()
-            if not require(1 <= value <= _MOST[name], f"model.{name}", value, f"1 or more, at most {_MOST[name]}")
-        ]
-        require(
-            (self.mean is None) == (self.std is None), "model.std", self.std, "given where model.mean is, and None else"
-        )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None:
-                wanted = f"one finite number for each of {self.channels} channels, those of std positive"
-                fits = len(values) == self.channels and all(map(math.isfinite, values))
-                require(fits and (name == "mean" or min(values) > 0), f"model.{name}", values, wanted)
-        return not odd
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +52,7 @@ class ViTConfig(Transformer, ClassifierConfig):
 
     roles: ClassVar[dict[Role, str]] = {
         Role.WEIGHTS: "network channels mean std patch width depth heads mlp_ratio qkv_bias norm_eps pool gate",
-        Role.IMAGES: "size",
+        Role.IMAGES: "size resolution colour",
         Role.CLASSES: "num_classes groups",
         Role.TRAINING: "drop_path",
         Role.PRECISION: "dtype",
@@ -131,7 +61,7 @@ class ViTConfig(Transformer, ClassifierConfig):
 
     @gathered()
     def __post_init__(self) -> None:
-        if not (self._check_images() and self._check_sizes()):
+        if not (self._check_images() and self._check_sizes(self.seen)):
             return
         require(0 < self.norm_eps <= 1, "model.norm_eps", self.norm_eps, "positive and at most 1")
         require(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0 and below 1")
@@ -172,7 +102,7 @@ class ViTConfig(Transformer, ClassifierConfig):
     @property
     def tokens(self) -> int:
         """Patches of an image, and the class token."""
-        return (self.size // self.patch) ** 2 + (self.pool == "token")
+        return (self.seen_size // self.patch) ** 2 + (self.pool == "token")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,7 +133,7 @@ class ResNetConfig(ClassifierConfig):
 
     roles: ClassVar[dict[Role, str]] = {
         Role.WEIGHTS: "network channels mean std depth stages width shortcut norm_eps",
-        Role.IMAGES: "size",
+        Role.IMAGES: "size resolution colour",
         Role.CLASSES: "num_classes",
         Role.TRAINING: "momentum",
         Role.PRECISION: "dtype",
@@ -225,7 +155,7 @@ class ResNetConfig(ClassifierConfig):
         possible = self.shortcut == "conv1" or self.depth in _SMALL
         require(possible, "model.shortcut", self.shortcut, "'conv1' for ImageNet's type")
         least = 4 if self.depth in _SMALL else 32
-        require(self.size >= least, "model.size", self.size, f"{least} or more for this type")
+        require(self.seen_size >= least, f"model.{self.seen}", self.seen_size, f"{least} or more for this type")
 
     @property
     def imagenet(self) -> bool:
@@ -283,7 +213,35 @@ class CNNConfig(ClassifierConfig):
         require(0 < self.momentum <= 1, "model.momentum", self.momentum, "above 0 and at most 1")
 
 
-Network = ViTConfig | ResNetConfig | CNNConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EfficientNetConfig(ClassifierConfig):
+    """EfficientNet-Lite0 (Tan & Le 2019, in the form of its authors' Lite family of 2020): no squeeze and excitation,
+    ReLU6 in the place of swish.
+
+    Attributes:
+      momentum: share of a batch's moments in the running ones after a step (PyTorch's meaning).
+      norm_eps: what BatchNorm adds to the variance.
+    """
+
+    __pydantic_config__ = STRICT
+
+    network: Literal["efficientnet"] = "efficientnet"
+    momentum: float = 0.01
+    norm_eps: float = 1e-3
+
+    roles: ClassVar[dict[Role, str]] = ClassifierConfig.roles | {
+        Role.WEIGHTS: f"{ClassifierConfig.roles[Role.WEIGHTS]} norm_eps",
+        Role.TRAINING: "momentum",
+    }
+
+    @gathered()
+    def __post_init__(self) -> None:
+        self._check_images()
+        require(0 < self.momentum <= 1, "model.momentum", self.momentum, "above 0 and at most 1")
+        require(0 < self.norm_eps <= 1, "model.norm_eps", self.norm_eps, "positive and at most 1")
+
+
+Network = ViTConfig | ResNetConfig | CNNConfig | EfficientNetConfig
 """A new network is a class above, a line here, and its module in :data:`kind_jax.model.MODULES`."""
 
 _VITS = {"Ti": (192, 12, 3), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "H": (1280, 32, 16)}
@@ -317,3 +275,9 @@ def resnet(depth: int, **settings: Any) -> ResNetConfig:
     sizes: dict[str, Any] = {"depth": depth}
     sizes |= {"size": 224, "num_classes": 1000} if depth in _BLOCKS else {}
     return ResNetConfig(**(sizes | settings))
+
+
+def efficientnet_lite0(**settings: Any) -> EfficientNetConfig:
+    """EfficientNet-Lite0 on images of 224 pixels and 1000 classes unless told otherwise."""
+    sizes: dict[str, Any] = {"size": 224, "num_classes": 1000}
+    return EfficientNetConfig(**(sizes | settings))

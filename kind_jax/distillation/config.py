@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from kind_jax.classifying.config import ClassifyRun
+from kind_jax.classifying.config import ClassifyRun, altered
 from kind_jax.config.check import STRICT, gathered, require
 from kind_jax.config.networks import Network
 from kind_jax.config.roles import Role
@@ -163,16 +163,6 @@ class DistilRun(ClassifyRun):
         needs_pairs = settings.compares in ("align_uniform", "crd")
         wanted = f"2 or more for distil.method {settings.method!r}, which compares images with each other"
         require(self.train.batch > 1 or not needs_pairs, "train.batch", self.train.batch, wanted)
-
-
-def altered(config: ClassifyRun) -> str | None:
-    """A setting that alters training images anew in every step; None where they stay as they are."""
-    if config.data.flip:
-        return "data.flip"
-    augment = config.augment
-    on = [name for name in ("crop", "mixup", "cutmix", "erase") if getattr(augment, name)]
-    on += [name for name in ("resized_crop", "randaugment") if getattr(augment, name) is not None]
-    return f"augment.{on[0]}" if on else None
 
 
 def student_run(config: DistilRun) -> ClassifyRun:

@@ -86,7 +86,10 @@ def _find(spec: str) -> tuple[ModuleType, str, str]:
     if file is not None and not file.is_file():
         raise UserError(f"--extractor is {spec!r}, but no such file exists.")
     if file is None and not (where and colon and function):
-        raise UserError(f"--extractor is {spec!r}, but it must be judge, inception, a Python file, or module:function.")
+        raise UserError(
+            f"--extractor is {spec!r}, but it must be judge, inception, efficientnet-lite0, a Python file, or "
+            "module:function."
+        )
     try:
         if file is None:
             module, name = importlib.import_module(where), function.removeprefix("get_")

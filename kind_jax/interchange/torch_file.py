@@ -1,4 +1,7 @@
-"""PyTorch's ``.pt`` and ``.pth`` files, which are pickles: only through torch's reader that builds tensors alone."""
+"""PyTorch's ``.pt`` and ``.pth`` files, which are pickles: only through torch's reader that builds tensors alone.
+
+Where torch is not installed, files of the old format are still read, as data (:mod:`kind_jax.untrusted.torch_legacy`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from jaxtyping import Float
 
 from kind_jax.errors import UserError
 from kind_jax.interchange.names import StateDict
+from kind_jax.untrusted import torch_legacy
 from kind_jax.untrusted.regular import open_regular
 from kind_jax.untrusted.text import printable
 
@@ -35,6 +39,8 @@ def read(path: Path, weights: Literal["ema", "raw"] | None = None, *, skip: tupl
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as e:
+        if torch_legacy.is_legacy(path):
+            return _without_torch(path, skip)
         raise UserError(
             f"{path} is read by PyTorch, which is not installed: pip install 'kind-jax[torch]', or give a .safetensors "
             "file."
@@ -48,6 +54,17 @@ def read(path: Path, weights: Literal["ema", "raw"] | None = None, *, skip: tupl
     state = _state_dict(found, weights, path)
     kept = {name: tensor for name, tensor in state.items() if not name.endswith(skip)}
     return {name: _array(torch, tensor, f"{path}: '{printable(name)}'") for name, tensor in kept.items()}
+
+
+def _without_torch(path: Path, skip: tuple[str, ...]) -> StateDict:
+    kept = {name: array for name, array in torch_legacy.read(path).items() if not name.endswith(skip)}
+    for name, array in kept.items():
+        if array.dtype.name not in ("float32", "float16", "bfloat16"):
+            raise UserError(
+                f"{path}: '{printable(name)}' has dtype {array.dtype.name}, but it must be float32, float16 or "
+                "bfloat16."
+            )
+    return {name: array.astype(np.float32, copy=False) for name, array in kept.items()}
 
 
 def _refused(path: Path, error: Exception) -> UserError:

@@ -53,10 +53,10 @@ class CNN(nnx.Module):
 
     def __init__(self, config: CNNConfig, *, init: Initializer) -> None:
         self.config = config
-        self.shrink = -(-config.size // _LARGEST)
-        side = -(-config.size // self.shrink)
+        self.shrink = -(-config.seen_size // _LARGEST)
+        side = -(-config.seen_size // self.shrink)
         stride = next(s for s in (1, 2, 4) if side <= s * _STEM_SIDE)
-        self.stem = Conv(config.channels, _WIDTHS[0], max(3, 2 * stride - 1), stride, init=init)
+        self.stem = Conv(config.seen_channels, _WIDTHS[0], max(3, 2 * stride - 1), stride, init=init)
         blocks, fan_in = [], _WIDTHS[0]
         for fan_out in _WIDTHS:
             blocks.append(_Block(config, fan_in, fan_out, 2 if blocks else 1, init=init))
@@ -69,24 +69,32 @@ class CNN(nnx.Module):
     def __call__(
         self, images: Float[Array, "N H W C"], gate: Gate | None = None, *, train: bool = False, paths: None = None
     ) -> Float[Array, "N classes"]:
-        """Logits, float32; ``train``: whether batches are normalised by themselves, and the statistics move."""
-        del gate, paths
-        return self.logits(self.features(images, train=train))
-
-    def logits(self, features: Float[Array, "N 32"]) -> Float[Array, "N classes"]:
-        """Of what :meth:`features` gives."""
-        return self.head(jax.nn.gelu(features.astype(self.config.dtype))).astype(jnp.float32)
+        """Logits, float32; the arguments are those of :meth:`features`."""
+        return self.logits(self.features(images, gate, train=train, paths=paths))
 
     def features(
-        self, images: Float[Array, "N H W C"], gate=None, *, train: bool = False, paths=None
+        self, images: Float[Array, "N H W C"], gate: Gate | None = None, *, train: bool = False, paths: None = None
     ) -> Float[Array, "N 32"]:
-        """Taken before the activation, which silences about half of so few features: a Fréchet distance would be blind
-        in those directions."""
+        """What the head sees, float32.
+
+        Taken before the activation, which silences about half of so few features: a Fréchet distance would be blind in
+        those directions.
+
+        Args:
+          images: as the network sees them, see :class:`kind_jax.config.classifier.ClassifierConfig`.
+          gate, paths: it has neither tailors nor stochastic depth.
+          train: whether batches are normalised by themselves, and the statistics move.
+        """
+        del gate, paths
         x = self.stem(block_means(images.astype(self.config.dtype), self.shrink))
         for block in self.stages:
             x = block(x, train=train)
         x = jax.nn.relu(self.norm(x, train=train)).mean(axis=(1, 2))
         return self.hidden(x).astype(jnp.float32)
+
+    def logits(self, features: Float[Array, "N 32"]) -> Float[Array, "N classes"]:
+        """Of what :meth:`features` gives, float32."""
+        return self.head(jax.nn.gelu(features.astype(self.config.dtype))).astype(jnp.float32)
 
 
 def block_means(x: Float[Array, "N H W C"], side: int) -> Float[Array, "N h w C"]:

@@ -95,7 +95,9 @@ class ResNet(nnx.Module):
     def __init__(self, config: ResNetConfig, *, init: Initializer) -> None:
         self.config = config
         first = config.channels_of(0)
-        self.stem = Conv(config.channels, first, 7 if config.imagenet else 3, 2 if config.imagenet else 1, init=init)
+        self.stem = Conv(
+            config.seen_channels, first, 7 if config.imagenet else 3, 2 if config.imagenet else 1, init=init
+        )
         self.norm = _norm(config, first, init)
         before, stages = first, []
         for stage, count in enumerate(config.blocks):
@@ -113,24 +115,20 @@ class ResNet(nnx.Module):
     def __call__(
         self, images: Float[Array, "B H W C"], gate: Gate | None = None, *, train: bool = False, paths: None = None
     ) -> Float[Array, "B classes"]:
-        """Logits, float32.
+        """Logits, float32; the arguments are those of :meth:`features`."""
+        return self.logits(self.features(images, gate, train=train, paths=paths))
+
+    def features(
+        self, images: Float[Array, "B H W C"], gate: Gate | None = None, *, train: bool = False, paths: None = None
+    ) -> Float[Array, "B C_out"]:
+        """What the head sees, float32: means over the image.
 
         Args:
-          images: as the network sees them, see :class:`kind_jax.config.networks.ClassifierConfig`.
+          images: as the network sees them, see :class:`kind_jax.config.classifier.ClassifierConfig`.
           gate, paths: it has neither tailors nor stochastic depth.
           train: whether batches are normalised by themselves, and the statistics move.
         """
         del gate, paths
-        features = self.features(images, train=train)
-        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
-
-    def logits(self, features):
-        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
-
-    def features(
-        self, images: Float[Array, "B H W C"], gate=None, *, train: bool = False, paths=None
-    ) -> Float[Array, "B C_out"]:
-        """What the head sees: means over the image."""
         moves = train and 0 not in self.config.settled_stages
         x = jax.nn.relu(self.norm(self.stem(images.astype(self.config.dtype)), train=moves))
         if self.config.imagenet:
@@ -142,6 +140,10 @@ class ResNet(nnx.Module):
             for block in stage:
                 x = block(x, train=train and i not in self.config.settled_stages)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+    def logits(self, features: Float[Array, "B C_out"]) -> Float[Array, "B classes"]:
+        """Of what :meth:`features` gives, float32."""
+        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
 
 
 def _norm(config: ResNetConfig, channels: int, init: Initializer) -> BatchNorm:

@@ -64,7 +64,7 @@ class ViT(nnx.Module):
 
     def __init__(self, config: ViTConfig, *, init: Initializer) -> None:
         self.config = config
-        d_in = config.patch * config.patch * config.channels
+        d_in = config.patch * config.patch * config.seen_channels
         self.patch_embed = Dense(d_in, config.width, init=init)
         bound = d_in**-0.5  # a convolution's own initialisation in PyTorch, which the reference code leaves in place
         self.patch_embed.kernel = nnx.Param(init.uniform(d_in, config.width, bound=bound))
@@ -84,25 +84,26 @@ class ViT(nnx.Module):
         train: bool = False,
         paths: Float[Array, "L B 2"] | None = None,
     ) -> Float[Array, "B classes"]:
-        """Logits, float32.
+        """Logits, float32; the arguments are those of :meth:`features`."""
+        return self.logits(self.features(images, gate, train=train, paths=paths))
+
+    def features(
+        self,
+        images: Float[Array, "B H W C"],
+        gate: Gate,
+        *,
+        train: bool = False,
+        paths: Float[Array, "L B 2"] | None = None,
+    ) -> Float[Array, "B D"]:
+        """What the head sees.
 
         Args:
-          images: as the network sees them, see :class:`kind_jax.config.networks.ClassifierConfig`.
+          images: as the network sees them, see :class:`kind_jax.config.classifier.ClassifierConfig`.
           gate: which tailors are on.
           train: makes no difference.
           paths: factors on the residual branches of each block and sample, for stochastic depth.
         """
         del train
-        config = self.config
-        return self.head(self.features(images, gate, paths=paths).astype(config.dtype)).astype(jnp.float32)
-
-    def logits(self, features):
-        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)
-
-    def features(
-        self, images: Float[Array, "B H W C"], gate: Gate, *, train=False, paths: Float[Array, "L B 2"] | None = None
-    ) -> Float[Array, "B D"]:
-        """What the head sees."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x = self.patch_embed(patchify(images.astype(dtype), config.patch))
         if self.class_token is not None:
@@ -115,3 +116,7 @@ class ViT(nnx.Module):
         )  # fmt: skip
         x = self.norm(x)
         return x[:, 0] if config.pool == "token" else jnp.mean(x, axis=1)
+
+    def logits(self, features: Float[Array, "B D"]) -> Float[Array, "B classes"]:
+        """Of what :meth:`features` gives, float32."""
+        return self.head(features.astype(self.config.dtype)).astype(jnp.float32)

@@ -222,7 +222,7 @@ MISTAKES = {
         "--inception-weights is 'w.npz', but no such file exists",
     ),
     "weights of nothing": (["--inception-weights", "w.npz"], "--extractor is judge and must be inception"),
-    "unknown extractor": (["--extractor", "dino"], "it must be judge, inception, a Python file, or module:function"),
+    "unknown extractor": (["--extractor", "dino"], "it must be judge, inception, efficientnet-lite0, a Python file"),
     "absent reference": (["--reference", "x.npz"], "--reference is 'x.npz', but no such file exists"),
     "unknown class": (["--classes", "12"], "class is 12, but it must be between 0 and 9"),
     "wrong sampler": (["--method", "ddpm"], "'euler' or 'heun' for the flow process"),

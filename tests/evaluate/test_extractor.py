@@ -68,7 +68,7 @@ def test_a_file_and_a_module(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("dino", "must be judge, inception, a Python file, or module:function"),
+        ("dino", "must be judge, inception, efficientnet-lite0, a Python file, or module:function"),
         ("absent.py", "no such file exists"),
         ("no_such_module:f", "loading it failed: ModuleNotFoundError"),
         ("user_code:absent", r"it has no function absent\(\)"),
