@@ -124,8 +124,9 @@ def make_step(
         ema = state.ema
         if config.train.ema is not None:
             keep = jnp.where(stopped, 1, rows.decay(config.train.ema, done))
-            latest = {name: weights[name] for name in ema}
-            ema = hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), ema, latest), latest)
+            latest = {name: weights[name] for name in ema if name in weights}
+            before = {name: ema[name] for name in latest}
+            ema = ema | hold(held, jax.tree.map(lambda e, w: e + (1 - keep) * (w - e), before, latest), latest)
         metrics |= {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step), jnp.float32)}
         metrics |= {"nonfinite_row": health.row, "nonfinite_steps": health.skipped}
         new = TrainState(partition.overlay(state.collections, weights), ema, opt, done, health, state.averaged)
