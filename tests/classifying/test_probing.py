@@ -78,9 +78,12 @@ def test_features_that_stay_as_they_are_are_computed_once(tmp_path, capsys):
     assert task_of(run()).bound(dataset, begins=True)[0].columns(dataset, {}) == {}
     batch = {name: jnp.asarray(a) for name, a in dataset.source.gather(np.arange(16)).items()}
     weights = jax.tree.map(jnp.asarray, task.init())
-    once = task.loss(weights, step.draw(task, batch | {"features": jnp.asarray(columns["features"][:16])}, jnp.int32(0)))
+    once = task.loss(
+        weights, step.draw(task, batch | {"features": jnp.asarray(columns["features"][:16])}, jnp.int32(0))
+    )
     anew = task.loss(weights, step.draw(task, batch, jnp.int32(0)))
     np.testing.assert_allclose(once.value, anew.value, rtol=1e-5)
+    capsys.readouterr()
     train(still, tmp_path / "run", stop_after=2)
     train(still, tmp_path / "run")
     assert capsys.readouterr().out.count("computing features once") == 2
