@@ -31,6 +31,7 @@ VERBS = {
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",
     "convert": "read a model of DiT, diffusers, timm or torchvision; decompose a DiT into learngenes and tailors",
     "compose": "choose classes and a budget, and write the model that serves them",
+    "distil": "train a composed model to predict what the whole one predicts",
     "divide": "cut a model into modules of consecutive blocks",
     "modules": "how far the modules of a network are, and the command lines that train them",
     "assemble": "put modules together, as one model",
@@ -42,7 +43,7 @@ VERBS = {
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_ON_SEVERAL_HOSTS = ("train", "transfer")
+_ON_SEVERAL_HOSTS = ("train", "transfer", "distil")
 
 _USAGE = "\n".join(
     [

@@ -64,6 +64,11 @@ KINDS = {
         product="kind_jax.distillation.config:student_run",
         verbs=_CLASSIFIERS,
     ),
+    f"{DEFAULT}-distillation": Kind(
+        config="kind_jax.distillation.generator_config:GeneratorRun",
+        task="kind_jax.distillation.generator_task:GeneratorTask",
+        product="kind_jax.distillation.generator_config:composed_run",
+    ),
     **{
         f"{whole}-module": Kind(
             config=f"kind_jax.assembling.config:{config}",

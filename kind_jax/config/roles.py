@@ -59,8 +59,8 @@ _ROLES: dict[type, dict[Role, str]] = {
     DiffusionConfig: {Role.WEIGHTS: "process schedule prediction train_steps", Role.TIMES: "times"},
     SamplerConfig: {Role.SAMPLING: "method steps guidance guidance_channels eta"},
     DataConfig: {
-        Role.TRAINING: "source name classes protocol seed flip size channels held_out validation fraction mix_ratio "
-        "latent_scale",
+        Role.TRAINING: "source name classes protocol seed flip size channels held_out validation only fraction "
+        "mix_ratio latent_scale",
         Role.PLACE: "path vae mix",
         Role.SPEED: "workers",
         Role.UPKEEP: "skip_bad",

@@ -52,6 +52,8 @@ class DataConfig:
       validation: share of each class's training images that is held out of training, so that a choice between weights
         or settings need not be made on the test split: those whose pixels (of files, their paths) have the least
         SHA-256. Of images in memory, of folders and of TFDS sets.
+      only: classes, by number or by name, whose images are trained on; unlike those of ``classes``, all others keep
+        their numbers and names, for a model that knows more than it is trained on. None is all. Not of latents.
       fraction: share of each class's training images that is used, at least one: of those that ``validation`` leaves,
         again the ones with the least SHA-256, so that a smaller fraction is part of a larger one. Of TFDS sets too
         large for memory, all classes are taken together.
@@ -79,6 +81,7 @@ class DataConfig:
     channels: Literal[1, 3] = 3
     held_out: float = 0.0
     validation: float = 0.0
+    only: tuple[int | str, ...] | None = None
     fraction: float = 1.0
     mix: str | None = None
     mix_ratio: float = 1.0
@@ -95,6 +98,10 @@ class DataConfig:
         require(0 <= self.validation <= 0.9, "data.validation", self.validation, "between 0 and 0.9")
         possible = self.validation == 0 or self.source != "latents"
         require(possible, "data.validation", self.validation, "0 for data.source 'latents'")
+        if self.only is not None:
+            possible = 0 < len(self.only) == len(set(self.only))
+            require(possible, "data.only", self.only, "at least one class, and free of repetitions")
+            require(self.source != "latents", "data.only", self.only, "None for data.source 'latents'")
         require(0 < self.fraction <= 1, "data.fraction", self.fraction, "above 0 and at most 1")
         possible = self.fraction == 1 or self.source != "latents"
         require(possible, "data.fraction", self.fraction, "1 for data.source 'latents'")

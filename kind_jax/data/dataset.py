@@ -24,7 +24,7 @@ from kind_jax.data.named import open_named
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
 from kind_jax.data.sets import Dataset, MemorySource
-from kind_jax.data.validation import divide, fraction
+from kind_jax.data.validation import among, divide, fraction
 from kind_jax.errors import UserError
 
 # Decoded sets below this many bytes are held in memory, which makes a batch one gather.
@@ -38,8 +38,8 @@ Split = Literal["train", "validation", "test"]
 def open_dataset(config: DataConfig, split: Split) -> Dataset:
     """Open a split of the configured data set, preparing the data set on first use.
 
-    ``validation`` is what ``data.validation`` holds out of ``train``, of which ``data.fraction`` takes a part;
-    behind that come the synthetic images of ``data.mix``. The other splits are real.
+    ``validation`` is what ``data.validation`` holds out of ``train``, of which ``data.only`` takes some classes and
+    ``data.fraction`` a part; behind that come the synthetic images of ``data.mix``. The other splits are real.
 
     A set whose decoded images take less than ``MEMORY_LIMIT`` bytes is decoded once, here, without the records that
     cannot be read; a larger one is read record by record. Selecting classes in a larger prepared one reads every record
@@ -57,6 +57,8 @@ def open_dataset(config: DataConfig, split: Split) -> Dataset:
     dataset = _open(config, "train")
     if config.validation:
         dataset = divide(dataset, config.validation, split)
+    if split == "train" and config.only is not None:
+        dataset = among(dataset, config.only)
     if split == "train" and config.fraction < 1:
         dataset = fraction(dataset, config.fraction)
     if split == "train" and config.mix is not None:

@@ -18,7 +18,7 @@ from kind_jax.data import folder as folders
 from kind_jax.data.decode import LIMIT, BadImage, opened, to_float
 from kind_jax.data.folder import FolderSource
 from kind_jax.data.joined import Joined
-from kind_jax.data.records import RecordSource
+from kind_jax.data.parts import labels_of
 from kind_jax.data.sets import Dataset, MemorySource, Source
 from kind_jax.errors import UserError
 from kind_jax.untrusted.regular import read_small
@@ -117,12 +117,8 @@ def _check_classes(dataset: Dataset, names: Sequence[str], config: DataConfig) -
 def _counts(dataset: Dataset) -> tuple[int, ...]:
     if (counts := dataset.counts) is not None:
         return counts
-    source, found = dataset.source, np.zeros(len(dataset.class_names), np.int64)
-    assert isinstance(source, RecordSource)
-    for start in range(0, len(source), _BLOCK):
-        labels = np.asarray(source.labels_of(range(start, min(start + _BLOCK, len(source)))))
-        found += np.bincount(labels[labels >= 0], minlength=len(found))
-    return tuple(found.tolist())
+    labels = labels_of(dataset.source)
+    return tuple(np.bincount(labels[labels >= 0], minlength=len(dataset.class_names)).tolist())
 
 
 def _files(

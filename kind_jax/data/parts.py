@@ -13,6 +13,8 @@ from kind_jax.data.folder import FolderSource
 from kind_jax.data.records import RecordSource
 from kind_jax.data.sets import MemorySource, Source
 
+_BLOCK = 256  # records read at a time
+
 
 class Identities(NamedTuple):
     """What the choice of records goes by.
@@ -44,6 +46,15 @@ def identities(source: Source) -> Identities | None:
         rule = "the records with the least SHA-256 of their numbers"
         return Identities(digests, np.zeros(len(digests), np.int32), rule)
     return None
+
+
+def labels_of(source: Source) -> Int[np.ndarray, " N"]:
+    """The class of each record; -1 of one that cannot be read. A source that does not know them reads every record."""
+    if isinstance(source, MemorySource | FolderSource):
+        return source.labels
+    assert isinstance(source, RecordSource)
+    blocks = [range(i, min(i + _BLOCK, len(source))) for i in range(0, len(source), _BLOCK)]
+    return np.asarray([label for block in blocks for label in source.labels_of(block)], np.int32)
 
 
 def only(source: Source, rows: Int[np.ndarray, " M"]) -> Source:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from kind_jax.classes import numbers_of
 from kind_jax.data.least import least
-from kind_jax.data.parts import identities, only
+from kind_jax.data.parts import identities, labels_of, only
 from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 
@@ -28,6 +30,22 @@ def divide(dataset: Dataset, share: float, split: Literal["train", "validation"]
     fingerprint = {**dataset.fingerprint, "records": len(rows), "validation": {"share": share, "rule": found.rule}}
     fingerprint |= {"split": split} if split == "validation" else {}
     return dataclasses.replace(dataset, source=only(dataset.source, rows), fingerprint=fingerprint)
+
+
+def among(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
+    """The records of some classes of a training set, whose classes all stay.
+
+    Raises:
+      UserError: a class is none, or has no record.
+    """
+    numbers = numbers_of(list(classes), dataset.class_names, "data.only")
+    source = dataset.source
+    labels = labels_of(source)
+    if empty := [dataset.class_names[n] for n in numbers if not np.any(labels == n)]:
+        raise UserError(f"data.only names the class {empty[0]!r}, which has no training image.")
+    rows = np.flatnonzero(np.isin(labels, numbers))
+    fingerprint = {**dataset.fingerprint, "records": len(rows), "only": list(numbers)}
+    return dataclasses.replace(dataset, source=only(source, rows), fingerprint=fingerprint)
 
 
 def fraction(dataset: Dataset, share: float) -> Dataset:

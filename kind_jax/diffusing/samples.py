@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -19,12 +20,25 @@ from kind_jax.vae import decode_in_batches, pictures
 ROWS, COLUMNS = 6, 10
 
 
-def save_samples(config: Config, weights: partition.Collections, mesh: Mesh, path: Path) -> None:
-    """Class-conditional samples of these weights, a column for each of up to ten classes, decoded if latents."""
-    count = config.model.num_classes
-    columns = np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).astype(np.int32))
+def save_samples(
+    config: Config,
+    weights: partition.Collections,
+    mesh: Mesh,
+    path: Path,
+    classes: Sequence[int] | None = None,
+    groups: tuple[int, ...] | None = None,
+) -> None:
+    """Class-conditional samples of these weights, a column for each of up to ten classes, decoded if latents.
+
+    Args:
+      classes: None is all.
+      groups: whose tailors the weights have, in the order of the bank; None is all.
+    """
+    served = np.arange(config.model.num_classes) if classes is None else np.asarray(classes)
+    count = len(served)
+    columns = served[np.unique(np.linspace(0, count - 1, min(COLUMNS, count)).astype(np.int32))].astype(np.int32)
     labels = np.tile(columns, ROWS)
-    gates = model.class_gate(config.model)
+    gates = model.class_gate(config.model, groups)
     try:
         images = sampling.draw(
             config, weights, labels, gates(jnp.asarray(labels), jnp.zeros(len(labels), bool)),

@@ -27,7 +27,7 @@ from kind_jax.train import hosts
 from kind_jax.train import state as states
 from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
-from kind_jax.train.task import Bank, Batch, Loss
+from kind_jax.train.task import Bank, Batch, Loss, Metrics
 from kind_jax.vae import pictures
 
 _LABELS = "params/label_embed/table"  # the last row is the null class's
@@ -126,14 +126,22 @@ class DiffusionTask:
     ) -> Loss:
         """Mean denoising loss, and its parts. The bank may hold fewer groups than the config, if the gate fits it."""
         del fixed
+        parts = self.losses(self.predict(collections, drawn), drawn)
+        return Loss(parts["loss"], parts)
+
+    def predict(self, collections: partition.Collections, drawn: Drawn) -> Float[Array, "B H W out"]:
+        """What the model makes of the noisy images."""
         config = self.config
         process = make_process(config.diffusion, config.model.learn_sigma)
         labels = jnp.where(drawn.no_embedding, config.model.num_classes, drawn.labels)
         noisy = process.corrupt(drawn.clean, drawn.noise, drawn.t)
         weights = adapters.merge(config.transfer, collections)
-        output = model.apply(config.model, weights, noisy, process.model_time(drawn.t), labels, drawn.gate)
-        parts = jax.tree.map(jnp.mean, process.losses(output, drawn.clean, drawn.noise, drawn.t))
-        return Loss(parts["loss"], parts)
+        return model.apply(config.model, weights, noisy, process.model_time(drawn.t), labels, drawn.gate)
+
+    def losses(self, output: Float[Array, "B H W out"], drawn: Drawn) -> Metrics:
+        """``loss`` and its parts, averaged over the batch, of what the model predicts."""
+        process = make_process(self.config.diffusion, self.config.model.learn_sigma)
+        return jax.tree.map(jnp.mean, process.losses(output, drawn.clean, drawn.noise, drawn.t))
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[DiffusionTask, list[str]]:
         fits.check_data(self.config, dataset)
