@@ -68,7 +68,7 @@ def lines(path: Path) -> list[Line]:
     ]
 
 
-_CLASSIFIER = re.compile(r"runs/\w*(vit|resnet)_animals$")
+_CLASSIFIER = re.compile(r"runs/(\w*(vit|resnet)_animals|animals_probe)$")
 
 
 class _ParsedError(Exception):

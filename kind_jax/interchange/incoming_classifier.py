@@ -67,6 +67,9 @@ def load_classifier(
     config, collections = theirs.read(arrays, **told, interpolate=interpolate, origin=path)
     if kept is not None:
         config = _completed(config, kept.model, given=mean is not None or std is not None)
+        if size is None and (config.size, config.channels) == (kept.model.seen_size, kept.model.seen_channels):
+            view = {name: getattr(kept.model, name) for name in ("size", "channels", "resolution", "colour")}
+            config = change(config, **view)
     return _bundle(config, collections, _class_names(class_names, kept, config.num_classes, path), path)
 
 

@@ -121,7 +121,9 @@ def test_what_no_array_tells_comes_back(tmp_path):
     """Heads, moments, settings of training and of precision, a ratio that was rounded; the size of a ResNet."""
     vit = dataclasses.replace(tiny.VIT, mlp_ratio=2.7, drop_path=0.1, dtype="bfloat16", remat=True)
     small = resnet_config(18, size=40, channels=4, num_classes=3, width=1 / 32, momentum=0.3)
-    for config in (vit, small, dataclasses.replace(small, mean=(0.1,) * 4, std=(0.2,) * 4)):
+    shown = {"size": 5, "channels": 1, "colour": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}
+    viewed = dataclasses.replace(vit, resolution=8, **shown), dataclasses.replace(small, resolution=40, **shown)
+    for config in (*viewed, vit, small, dataclasses.replace(small, mean=(0.1,) * 4, std=(0.2,) * 4)):
         for program in ("timm", "torchvision"):
             save_classifier(whole := bundle(config), tmp_path / f"{program}.safetensors", program, replace=True)
             again = load_classifier(tmp_path / f"{program}.safetensors", program)
