@@ -42,11 +42,11 @@ def measure(settings: Settings) -> Found:
     depths = (depth // MODULES,) * MODULES
     meta = model.init(cuts.resized(network, (1,) * MODULES), 0)
     whole = task_of(run)
-    contestants, shares = [_contestant("whole", whole, whole.init(), {}, images)], {}
+    contestants, shares = [contestant("whole", whole, whole.init(), {}, images)], {}
     for k in range(MODULES):
         config = module_run(run, ModuleConfig(depths=depths, index=k))
         task = ModuleTask(config)
-        contestants.append(_contestant(f"module {k}", task, beginning(config, meta), around(config, meta), images))
+        contestants.append(contestant(f"module {k}", task, beginning(config, meta), around(config, meta), images))
         shares[f"module {k}"] = task.flops() / whole.flops()
     made, rows = race(contestants, rounds=settings.rounds), []
     for each in contestants[1:]:
@@ -64,7 +64,8 @@ def measure(settings: Settings) -> Found:
     )  # fmt: skip
 
 
-def _contestant(name: str, task: Task, weights: Any, fixed: Any, batch: dict[str, np.ndarray]) -> Contestant:
+def contestant(name: str, task: Task, weights: Any, fixed: Any, batch: dict[str, np.ndarray]) -> Contestant:
+    """The step of a task."""
     state = jax.jit(lambda given: states.start(task, given))(jax.tree.map(jnp.asarray, weights))
     placed, fixed = jax.device_put(batch), jax.tree.map(jnp.asarray, fixed)
     program, facts = compiled(make_step(task), state, placed, fixed, donate=True)

@@ -27,6 +27,7 @@ MEASURES = {
     "torch": ("torch_peer", "measure"),
     "classifiers": ("classifiers", "measure"),
     "modules": ("modules", "measure"),
+    "distillation": ("distillation", "measure"),
     "scan": ("programs", "measure"),
     "contraction": ("steps", "contraction"),
     "compose": ("composed", "measure"),
@@ -40,7 +41,8 @@ class Arguments:
 
     Attributes:
       only: measures to make anew, separated by commas, of layer, classes, kind_vs_dense, torch, classifiers, modules,
-        scan, contraction, compose, loop; all of them, except those whose results are there already, if empty.
+        distillation, scan, contraction, compose, loop; all of them, except those whose results are there already, if
+        empty.
       rounds: rounds of a race.
       out: folder of the results.
       quick: tiny sizes and three rounds, to see that everything works; the figures mean nothing.

@@ -88,8 +88,8 @@ def align(u: Float[Array, "B D"], v: Float[Array, "B D"], alpha: float = 2.0) ->
 def uniform(x: Float[Array, "B D"], t: float = 2.0) -> Float[Array, ""]:
     """log of the mean over pairs i < j of exp(-t ||x_i - x_j||²) (Wang & Isola 2020), of unit vectors.
 
-    0 where all coincide, the worst; at best -2 t B / (B - 1), for a regular simplex. Differences are taken, as inner
-    products would lose the digits of close pairs. On several devices it is that of the whole batch.
+    0 where all coincide, the worst; at best -2 t B / (B - 1), for a regular simplex. On several devices it is that of
+    the whole batch.
 
     Raises:
       UserError: there is one vector alone, which has no pair; or t is not positive and finite.
@@ -99,7 +99,12 @@ def uniform(x: Float[Array, "B D"], t: float = 2.0) -> Float[Array, ""]:
     if count < 2:
         raise UserError(f"uniformity is about pairs, but the batch has {count}: it must have 2 samples or more.")
     x = x.astype(jnp.float32)
-    square = jnp.sum((x[:, None, :] - x[None, :, :]) ** 2, axis=-1)
+    # Distances from inner products take memory and time of B², not B² D. Around their mean vectors that lie close
+    # together are short, and so keep their digits.
+    x = x - jnp.mean(x, axis=0, keepdims=True)
+    length = jnp.sum(x * x, axis=-1)
+    product = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    square = jnp.maximum(length[:, None] + length[None, :] - 2 * product, 0.0)
     pairs = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
     return jax.nn.logsumexp(jnp.where(pairs, -t * square, -jnp.inf)) - jnp.log(count * (count - 1) / 2)
 
