@@ -6,6 +6,7 @@ Configure
     FactorConfig     which weights are factored, and into how many components
     dit              a published size by name, like "XL/2"
     ClassifyRun      all settings of a run that trains an image classifier
+    DistilRun        all settings of a run that trains one beside a teacher, a DistilConfig
     vit              a vision transformer of a published size, like "B/16"
     resnet           a residual network of a published depth, like 50
     load_file        the Config of a Python file with get_config()
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from kind_jax.deploy.bundle import Bundle, export, open_bundle
     from kind_jax.deploy.compose import compose
     from kind_jax.deploy.groups import drop, grow, grow_fresh
+    from kind_jax.distillation.config import DistilConfig, DistilRun
     from kind_jax.errors import UserError
     from kind_jax.model import apply, class_gate, init
     from kind_jax.nn.gate import Gate, all_groups, learngenes_only, mixture, one_group
@@ -78,6 +80,7 @@ _HOMES = {
     "kind_jax.deploy.bundle": ("Bundle", "export", "open_bundle"),
     "kind_jax.deploy.compose": ("compose",),
     "kind_jax.deploy.groups": ("drop", "grow", "grow_fresh"),
+    "kind_jax.distillation.config": ("DistilConfig", "DistilRun"),
     "kind_jax.errors": ("UserError",),
     "kind_jax.model": ("apply", "class_gate", "init"),
     "kind_jax.nn.gate": ("Gate", "all_groups", "learngenes_only", "mixture", "one_group"),
@@ -90,6 +93,8 @@ __all__ = [
     "Bundle",
     "ClassifyRun",
     "Config",
+    "DistilConfig",
+    "DistilRun",
     "FactorConfig",
     "Gate",
     "ModelConfig",

@@ -62,7 +62,7 @@ KINDS = {
         task="kind_jax.distillation.task:DistilTask",
         start="kind_jax.distillation.start",
         product="kind_jax.distillation.config:student_run",
-        verbs=_CLASSIFIERS,
+        verbs=_CLASSIFIERS | {"report": "kind_jax.distillation.commands.report"},
     ),
     f"{DEFAULT}-distillation": Kind(
         config="kind_jax.distillation.generator_config:GeneratorRun",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -107,6 +108,16 @@ def uniform(x: Float[Array, "B D"], t: float = 2.0) -> Float[Array, ""]:
     square = jnp.maximum(length[:, None] + length[None, :] - 2 * product, 0.0)
     pairs = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
     return jax.nn.logsumexp(jnp.where(pairs, -t * square, -jnp.inf)) - jnp.log(count * (count - 1) / 2)
+
+
+def uniform_on_sphere(dimensions: int, t: float = 2.0) -> float:
+    """What :func:`uniform` tends to for many vectors that are spread evenly over the unit sphere of so many dimensions:
+    log 0F1(; d / 2; t²) - 2 t."""
+    term, total, k = 1.0, 1.0, 0
+    while term > 1e-17 * total:
+        term *= t * t / ((dimensions / 2 + k) * (k + 1))
+        total, k = total + term, k + 1
+    return math.log(total) - 2 * t
 
 
 def info_nce(u: Float[Array, "B D"], v: Float[Array, "B D"], temperature: float = 0.25) -> Float[Array, ""]:

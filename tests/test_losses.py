@@ -7,7 +7,18 @@ import pytest
 from scipy.special import hyp0f1
 
 from kind_jax.errors import UserError
-from kind_jax.losses import align, crd, crd_scores, feature, info_nce, kd, layerwise, normalised, uniform
+from kind_jax.losses import (
+    align,
+    crd,
+    crd_scores,
+    feature,
+    info_nce,
+    kd,
+    layerwise,
+    normalised,
+    uniform,
+    uniform_on_sphere,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -48,8 +59,11 @@ def test_uniformity_is_bounded_invariant_and_near_that_of_the_sphere():
     np.testing.assert_allclose(uniform(x @ turn), uniform(x), atol=1e-5)
     np.testing.assert_allclose(uniform(x[::-1]), uniform(x), atol=1e-6)
     assert uniform(x) >= -4 * 256 / 255
-    sphere = np.log(hyp0f1(64, 4.0)) - 4  # log 0F1(; d/2; t²) - 2t
-    assert sphere == pytest.approx(-3.937530, abs=1e-6)
+    known = {2: -1.575027, 3: -2.079777, 8: -3.082527, 64: -3.875236, 128: -3.937530}
+    for d, value in known.items():
+        assert uniform_on_sphere(d) == pytest.approx(value, abs=1e-6)
+        assert uniform_on_sphere(d, 3.0) == pytest.approx(np.log(hyp0f1(d / 2, 9.0)) - 6, rel=1e-9)
+    sphere = uniform_on_sphere(128)
     assert float(uniform(x)) == pytest.approx(sphere, abs=0.01)
 
 

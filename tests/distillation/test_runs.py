@@ -61,9 +61,12 @@ def test_whoever_opens_it_finds_a_plain_classifier(trained, tmp_path):
 
 
 def test_verbs_of_classifiers(trained, tmp_path, capsys):
-    _, whole, _ = trained
+    config, whole, _ = trained
     assert main(["evaluate", str(whole), "--out", str(tmp_path / "e.json")]) == 0
     assert main(["report", str(whole), "--out", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "The parts of the loss" in page
+    assert ("spread evenly over the sphere" in page) == (config.distil.method == "align_uniform")
     assert main(["inspect", str(whole)]) == 0
     assert "projectors" not in capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,8 +29,12 @@ class Arguments:
     """Images at a time, over all devices."""
 
 
-def run(args: list[str]) -> int:
-    """Parse ``args``, measure and write the report; returns the exit code."""
+def run(args: list[str], more: Callable[[Path], list[Any]] = lambda run: []) -> int:
+    """Parse ``args``, measure and write the report; returns the exit code.
+
+    Args:
+      more: sections about the training of a run, behind its curves.
+    """
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax report")
     if not (parsed.source / "config.json").is_file():
         raise UserError(f"{str(parsed.source)!r} is not a run: it has no config.json.")
@@ -43,7 +48,7 @@ def run(args: list[str]) -> int:
     from kind_jax.report import Picture, Table, Text, render_report
 
     bundle, chosen = evaluation.open_weights(parsed.source, parsed.weights)
-    curves = _curves(parsed.source, bundle.config.holdout)
+    curves = _curves(parsed.source, bundle.config.holdout) + more(parsed.source)
     dataset = evaluation.open_split(bundle, bundle.config.data, parsed.split)
     found = evaluation.evaluate(bundle, dataset, parsed.batch)
     summary = evaluation.summary(found)
