@@ -133,8 +133,12 @@ class Study:
         return draw(plain(dense.config), dense.collections, labels, gate, null_gate=gate, seed=1 + c)
 
     def judged(self, parts: list[tuple[int, np.ndarray]]) -> dict[str, float]:
+        """Against the training images of these classes."""
         labels = np.concatenate([np.full(len(images), c, np.int32) for c, images in parts])
-        return self.referee.score_images(np.concatenate([images for _, images in parts]), labels)
+        known = open_dataset(self.config.data, "train").source
+        wanted = np.isin(known.labels, [c for c, _ in parts])  # pyright: ignore[reportAttributeAccessIssue]
+        referee = dataclasses.replace(self.referee, images=self.referee.images[wanted])
+        return referee.score_images(np.concatenate([images for _, images in parts]), labels)
 
     def curve(self, seed: int, way: str, rate: float, classes: tuple[int, ...], marks: tuple[int, ...]) -> Any:
         """Scores after each number of steps, and the CPU seconds that all students took."""

