@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kind_jax.classifying.commands import report
+from kind_jax.classifying.commands.report import Arguments as Arguments
 
 _PARTS = ("cross_entropy", "kd", "align", "crd", "features", "regression")
 _UNIFORM = ("uniform_student", "uniform_teacher")
