@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from kind_jax.errors import UserError
 
+_SHARPEST = 1e5
+
 
 def soft_targets(labels: Int[Array, " B"], classes: int, smoothing: float = 0.0) -> Float[Array, "B K"]:
     """One-hot targets that keep 1 - ``smoothing`` of their weight and spread the rest over all classes alike.
@@ -41,35 +43,53 @@ def check_hard(labels: Array, what: str) -> None:
 
 
 def kd(
-    student_logits: Float[Array, "B K"], teacher_logits: Float[Array, "B K"], temperature: float = 4.0
+    student_logits: Float[Array, "B K"], teacher_logits: Float[Array, ...], temperature: float = 4.0
 ) -> Float[Array, ""]:
     """T² KL(softmax(teacher / T) || softmax(student / T)), averaged over samples (Hinton et al. 2015), in float32.
 
     It is 0 where the logits differ by one number a sample, and for great temperatures half the squared difference of
-    centred logits, divided by the number of classes. A class whose teacher logit is -inf counts for nothing.
+    centred logits, divided by the number of classes. Where a logit of both is -inf, the class counts for nothing;
+    where the student's alone is, the loss is infinite.
 
     Raises:
       UserError: the temperature is not positive and finite.
     """
     _check_positive("temperature", temperature)
-    ours, theirs = (
-        jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
-        for logits in (student_logits, teacher_logits)
-    )
-    possible = theirs > -jnp.inf
-    difference = jnp.where(possible, theirs, 0.0) - jnp.where(possible, ours, 0.0)
-    return temperature**2 * jnp.mean(jnp.sum(jnp.exp(theirs) * difference, axis=-1))
+    _check_alike("the student's and the teacher's logits", student_logits, teacher_logits)
+    ours, theirs = (logits.astype(jnp.float32) for logits in (student_logits, teacher_logits))
+    log_p = jax.nn.log_softmax(theirs / temperature, axis=-1)
+    possible = log_p > -jnp.inf
+    excluded = possible & (ours == -jnp.inf)
+    p = jnp.exp(log_p)
+    # KL = log Σ p exp(-x), where x are the differences of logits around their mean under p. Where they are small, what
+    # is left of 1 is summed by itself: T² would magnify the rounding of anything else.
+    x = jnp.where(possible, theirs, 0.0) / temperature - jnp.where(possible & ~excluded, ours, 0.0) / temperature
+    mean = jnp.sum(p * x, axis=-1, keepdims=True)
+    x = jnp.where(possible, x - mean, 0.0)
+    # What the student gives to classes that the teacher rules out is lost.
+    lost = mean + ours / temperature - jax.nn.logsumexp(theirs / temperature, axis=-1, keepdims=True)
+    lost = jnp.where(possible, -jnp.inf, lost)
+    small = (jnp.max(jnp.abs(x), axis=-1, keepdims=True) < 0.1) & jnp.all(lost == -jnp.inf, axis=-1, keepdims=True)
+    y = jnp.where(small, x, 0.0)
+    rest = y * y * (1 / 2 - y * (1 / 6 - y * (1 / 24 - y * (1 / 120 - y / 720))))  # exp(-y) - 1 + y
+    near = jnp.log1p(jnp.sum(p * rest, axis=-1))
+    far = jax.nn.logsumexp(jnp.where(possible, log_p - jnp.where(small, 0.0, x), lost), axis=-1)
+    found = jnp.where(small[:, 0], near, far)
+    return temperature**2 * jnp.mean(jnp.where(jnp.any(excluded, axis=-1), jnp.inf, found))
 
 
 def normalised(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
     """Rows of unit length, in float32; a row of zeros stays one, and has a gradient of zero."""
     x = x.astype(jnp.float32)
+    # The squares of very long or short rows are no float32.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    some = largest > 0
+    x = x / jnp.where(some, largest, 1.0)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
-    some = square > 1e-24
     return x * jnp.where(some, jax.lax.rsqrt(jnp.where(some, square, 1.0)), 0.0)
 
 
-def align(u: Float[Array, "B D"], v: Float[Array, "B D"], alpha: float = 2.0) -> Float[Array, ""]:
+def align(u: Float[Array, "B D"], v: Float[Array, ...], alpha: float = 2.0) -> Float[Array, ""]:
     """Mean of ||u_i - v_i||^alpha (Wang & Isola 2020); for unit vectors and alpha = 2 that is 2 - 2 cos.
 
     Its gradient is finite, and zero, where the two coincide.
@@ -78,6 +98,7 @@ def align(u: Float[Array, "B D"], v: Float[Array, "B D"], alpha: float = 2.0) ->
       UserError: alpha is not positive and finite.
     """
     _check_positive("alpha", alpha)
+    _check_alike("u and v", u, v)
     difference = u.astype(jnp.float32) - v.astype(jnp.float32)
     square = jnp.sum(difference * difference, axis=-1)
     if alpha == 2.0:
@@ -112,21 +133,33 @@ def uniform(x: Float[Array, "B D"], t: float = 2.0) -> Float[Array, ""]:
 
 def uniform_on_sphere(dimensions: int, t: float = 2.0) -> float:
     """What :func:`uniform` tends to for many vectors that are spread evenly over the unit sphere of so many dimensions:
-    log 0F1(; d / 2; t²) - 2 t."""
-    term, total, k = 1.0, 1.0, 0
-    while term > 1e-17 * total:
-        term *= t * t / ((dimensions / 2 + k) * (k + 1))
-        total, k = total + term, k + 1
-    return math.log(total) - 2 * t
+    log 0F1(; d / 2; t²) - 2 t.
+
+    Raises:
+      UserError: there is no dimension, or t is not positive or very large.
+    """
+    if dimensions < 1 or not 0 < t <= _SHARPEST:
+        raise UserError(
+            f"dimensions and t are {dimensions} and {t!r}, but they must be 1 or more, and positive and at most "
+            f"{_SHARPEST:g}."
+        )
+    half = dimensions / 2
+    terms = [  # their logarithms; beyond k = t they shrink
+        2 * k * math.log(t) + math.lgamma(half) - math.lgamma(half + k) - math.lgamma(k + 1)
+        for k in range(int(3 * t) + 100)
+    ]
+    largest = max(terms)
+    return largest + math.log(math.fsum(math.exp(term - largest) for term in terms)) - 2 * t
 
 
-def info_nce(u: Float[Array, "B D"], v: Float[Array, "B D"], temperature: float = 0.25) -> Float[Array, ""]:
+def info_nce(u: Float[Array, "B D"], v: Float[Array, ...], temperature: float = 0.25) -> Float[Array, ""]:
     """-log softmax(u_i · v_j / T) at j = i, averaged over i (van den Oord et al. 2018), of unit vectors.
 
     Raises:
       UserError: the temperature is not positive and finite.
     """
     _check_positive("temperature", temperature)
+    _check_alike("u and v", u, v)
     similarity = jnp.matmul(
         u.astype(jnp.float32), v.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST
     ) / temperature  # fmt: skip
@@ -149,7 +182,7 @@ def crd_scores(
     return jnp.exp(similarity / temperature)
 
 
-def crd(positive: Float[Array, " B"], negative: Float[Array, "B N"], records: int) -> Float[Array, ""]:
+def crd(positive: Float[Array, " B"], negative: Float[Array, "A N"], records: int) -> Float[Array, ""]:
     """Contrastive representation distillation with one side's anchors (Tian et al. 2020, equation 18).
 
     Whether a pair is of one image or of two is told by h = P / (P + N / records), and this is -log h of the positive
@@ -164,6 +197,10 @@ def crd(positive: Float[Array, " B"], negative: Float[Array, "B N"], records: in
     Raises:
       UserError: there is no negative pair or no record.
     """
+    if positive.shape[0] != negative.shape[0]:
+        raise UserError(
+            f"CRD needs negatives for each positive pair, but has {positive.shape[0]} and {negative.shape[0]} rows."
+        )
     count = negative.shape[1]
     if count < 1 or records < 1:
         raise UserError(f"CRD needs negatives of some records, but there are {count} negatives of {records} records.")
@@ -209,6 +246,11 @@ def layerwise(
         raise UserError(f"layers are compared, but the student has {len(students)} and the teacher {len(teachers)}.")
     pairs = [(layer, teachers[-(-(i + 1) * len(teachers) // len(students)) - 1]) for i, layer in enumerate(students)]
     return jnp.mean(jnp.stack([feature(ours, theirs, mask) for ours, theirs in pairs]))
+
+
+def _check_alike(what: str, a: Array, b: Array) -> None:
+    if a.shape != b.shape or not len(a):
+        raise UserError(f"{what} have the shapes {a.shape} and {b.shape}, but they must be alike and not empty.")
 
 
 def _check_positive(name: str, value: float) -> None:

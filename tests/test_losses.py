@@ -83,7 +83,7 @@ def test_alignment():
 def test_distillation_of_logits(temperature, value):
     s, t = jnp.asarray([[1.0, 2.0, 3.0]]), jnp.asarray([[3.0, 2.0, 1.0]])
     np.testing.assert_allclose(kd(s, t, temperature), value, rtol=2e-5)
-    np.testing.assert_allclose(kd(s, s + 5, temperature), 0, atol=1e-3)
+    np.testing.assert_allclose(kd(s, s + 5, temperature), 0, atol=1e-9 * temperature**2)
     if temperature == 4:
         np.testing.assert_allclose(jax.grad(kd)(s, t), [[-0.659815, 0, 0.659815]], atol=1e-5)
 
@@ -94,6 +94,22 @@ def test_info_nce_is_alignment_and_a_uniformity_across_views():
     across = jax.nn.logsumexp(u @ v.T / temperature, axis=1) - jnp.log(16)
     found = -1 / temperature + align(u, v) / (2 * temperature) + jnp.mean(across)
     np.testing.assert_allclose(info_nce(u, v, temperature) - jnp.log(16), found, atol=1e-6)
+
+
+def test_distillation_of_logits_at_any_temperature():
+    """Against float64; the limit is half the squared difference of centred logits over the number of classes."""
+    s, t = 3 * rows(7, 10), 3 * rows(7, 10)
+    z, w = (np.asarray(x, np.float64) for x in (s, t))
+    for temperature in (0.05, 0.5, 4.0, 30.0, 1e3, 1e5):
+        logs = [a / temperature - np.log(np.sum(np.exp(a / temperature), axis=1, keepdims=True)) for a in (z, w)]
+        wanted = temperature**2 * np.mean(np.sum(np.exp(logs[1]) * (logs[1] - logs[0]), axis=1))
+        np.testing.assert_allclose(kd(s, t, temperature), wanted, rtol=2e-5 if temperature < 1e5 else 1e-3)
+        slope = temperature * (np.exp(logs[0]) - np.exp(logs[1])) / 7
+        np.testing.assert_allclose(jax.grad(kd)(s, t, temperature), slope, rtol=1e-3, atol=2e-5)
+    centred = (z - w) - (z - w).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(kd(s, t, 1e6), np.mean(np.sum(centred**2, axis=1)) / 20, rtol=1e-4)
+    assert float(kd(s, jnp.where(jnp.arange(10)[None] < 2, t, -jnp.inf))) > 0
+    assert float(kd(jnp.where(jnp.arange(10)[None] < 2, s, -jnp.inf), t)) == np.inf
 
 
 def test_distillation_of_logits_where_classes_are_left_out():
@@ -139,6 +155,8 @@ def test_a_row_of_zeros_has_a_length_of_zero_and_a_finite_gradient():
     found = normalised(x)
     np.testing.assert_allclose(jnp.sum(found * found, axis=1), [1, 0], atol=1e-6)
     assert jnp.isfinite(jax.grad(lambda x: jnp.sum(normalised(x) ** 2 * 3))(x)).all()
+    for scale in (1e-30, 1e25):
+        np.testing.assert_allclose(normalised(scale * jnp.asarray([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)
     collapsed = jnp.ones((4, 3)) / 3**0.5
     assert jnp.isfinite(jax.grad(uniform)(collapsed)).all()
 
@@ -159,6 +177,12 @@ def test_on_one_device_and_on_eight():
         (lambda: align(jnp.eye(3), jnp.eye(3), -1.0), r"^alpha is -1\.0"),
         (lambda: kd(jnp.eye(3), jnp.eye(3), float("nan")), r"^temperature is nan"),
         (lambda: info_nce(jnp.eye(3), jnp.eye(3), 0.0), r"^temperature is 0\.0"),
+        (lambda: kd(jnp.zeros((2, 3)), jnp.zeros((1, 3))), r"logits have the shapes \(2, 3\) and \(1, 3\)"),
+        (lambda: align(jnp.eye(3), jnp.ones((1, 3))), r"^u and v have the shapes"),
+        (lambda: info_nce(jnp.eye(3), jnp.ones((5, 3))), r"^u and v have the shapes"),
+        (lambda: uniform_on_sphere(0), r"^dimensions and t are 0"),
+        (lambda: uniform_on_sphere(8, -1.0), r"^dimensions and t are 8 and -1"),
+        (lambda: crd(jnp.ones(3), jnp.ones((2, 4)), 10), r"^CRD needs negatives for each positive pair"),
         (lambda: crd(jnp.ones(3), jnp.ones((3, 0)), 10), r"^CRD needs negatives .* 0 negatives of 10"),
         (lambda: feature(jnp.eye(3), jnp.ones((3, 4))), r"^student and teacher have features \(3, 3\) and \(3, 4\)"),
         (lambda: feature(jnp.eye(3), jnp.eye(3), jnp.ones(4)), r"^the mask has the shape \(4,\)"),

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_run
+from kind_jax.commands.kinds import PLAIN
 from kind_jax.config.check import together
 from kind_jax.distillation.generator_config import GeneratorRun
 from kind_jax.errors import UserError
@@ -46,7 +47,8 @@ def run(args: list[str]) -> int:
         raise UserError("--into is missing, but it must name the composed model: an artifact.")
     base = GeneratorRun() if asks_help else generator_start.settings(source, Path(into or ""))
     with together():
-        parsed = tyro.cli(Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax distil")
+        default = Arguments(source=source, settings=base)
+        parsed = tyro.cli(Arguments, args=args, default=default, prog="kind-jax distil", config=PLAIN)
     if parsed.workdir is None:
         raise UserError("--workdir is missing, but it must name the folder of the new run.")
 

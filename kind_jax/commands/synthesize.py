@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -14,6 +14,10 @@ from kind_jax.config.check import check_seed, require
 from kind_jax.errors import UserError
 
 _LISTED = 12  # classes whose agreement is said one by one
+
+
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,6 @@ def run(args: list[str]) -> int:
     check_outside(parsed.out)
     asked = typed("--classes", parsed.classes)
 
-    from kind_jax.classifying.config import ClassifyRun
     from kind_jax.data.mix import RECIPE
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.synthesis.make import synthesize
@@ -86,7 +89,7 @@ def run(args: list[str]) -> int:
         seed=parsed.seed,
         sampler=dataclasses.replace(bundle.config.sampler, **changes),
         vae=pictures.choose(parsed.vae, bundle.config),
-        agree=None if parsed.agree is None else open_bundle(parsed.agree, kind=ClassifyRun),
+        agree=None if parsed.agree is None else _classifier(parsed.agree),
         attempts=parsed.attempts,
     )
     _say(recipe)
@@ -118,3 +121,13 @@ def _say(recipe: dict[str, Any]) -> None:
         f"the classifier {recipe['agree']['classifier']} agrees on {recipe['agree']['share']:.1%} of "
         f"{recipe['drawn']:,} images that were drawn; {'lowest: ' if len(lowest) > _LISTED else ''}{shown}"
     )
+
+
+def _classifier(path: Path) -> Bundle:
+    from kind_jax.classifying.config import ClassifyRun
+    from kind_jax.deploy.bundle import open_bundle
+
+    try:
+        return open_bundle(path, kind=ClassifyRun)
+    except UserError as e:
+        raise UserError(f"--agree is {str(path)!r}, which is no classifier that can be asked: {e}") from e

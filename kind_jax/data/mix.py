@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
 from kind_jax.classes import readable
 from kind_jax.config import DataConfig
@@ -150,20 +151,26 @@ def _files(
         size=height,
         channels=channels,  # pyright: ignore[reportArgumentType]
     )
-    _check_size(source, np.unique(source.labels, return_index=True)[1], where)
+    _check_sizes(source, where)
     return source, digest.hexdigest()
 
 
-def _check_size(source: FolderSource, firsts: Int64[np.ndarray, " K"], where: str) -> None:
-    """Refuse images of another size, which would be scaled without a word: the first of each class is looked at."""
-    for index in firsts.tolist():
-        path = source.path(index)
+def _check_sizes(source: FolderSource, where: str) -> None:
+    """Refuse images of another size, which would be scaled without a word; those that cannot be read are left to
+    ``data.skip_bad``."""
+
+    def size(index: int) -> tuple[int, int]:
         try:
-            with opened(read_small(path, LIMIT)) as image:
-                width, height = image.size
-        except BadImage as e:
-            raise UserError(f"{where}, where {str(path)!r} cannot be read: {e}.") from e
+            with opened(read_small(source.path(index), LIMIT)) as image:
+                return image.size
+        except BadImage:
+            return source.size, source.size
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        sizes = list(pool.map(size, range(len(source))))
+    for index, (width, height) in enumerate(sizes):
         if (height, width) != (source.size, source.size):
+            path = source.path(index)
             raise UserError(
                 f"{where}, where {str(path)!r} has {height} x {width} pixels, but it must have the real images' "
                 f"{source.size} x {source.size}."

@@ -15,6 +15,9 @@ def summary(dataset: Dataset, what: str = "training") -> list[str]:
     kind = "latents" if dataset.latents is not None else f"{what} images"
     names, counts = [printable(name, 40) for name in dataset.class_names], dataset.counts
     known = dict(zip(names, counts, strict=True)) if counts is not None else {}
+    if (chosen := dataset.fingerprint.get("only")) is not None:  # the others are left out on purpose
+        names = [names[number] for number in chosen]
+        known = {name: known[name] for name in names if name in known}
     classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
     line = f"data: {len(dataset.source):,} {kind} of {classes}, {height} x {width} x {channels}"
     if len(names) > 1 and known:

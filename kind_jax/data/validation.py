@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from kind_jax.classes import numbers_of
+from kind_jax.classes import Typed, numbers_of
 from kind_jax.data.least import least
 from kind_jax.data.parts import identities, labels_of, only
 from kind_jax.data.sets import Dataset
@@ -38,7 +38,9 @@ def among(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
     Raises:
       UserError: a class is none, or has no record.
     """
-    numbers = numbers_of(list(classes), dataset.class_names, "data.only")
+    names = dataset.class_names
+    typed = [Typed("data.only", (one,)).among(names) if isinstance(one, str) else (one,) for one in classes]
+    numbers = numbers_of([number for several in typed for number in several], names, "data.only")
     source = dataset.source
     labels = labels_of(source)
     if empty := [dataset.class_names[n] for n in numbers if not np.any(labels == n)]:

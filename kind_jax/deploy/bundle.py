@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kind_jax import adapters, finite, model, partition, sampling
-from kind_jax.classes import ClassList, labels_of, numbers_of
+from kind_jax.classes import ClassList, labels_of, numbers_of, readable
 from kind_jax.config import Config, RunConfig, SamplerConfig, is_of
 from kind_jax.config.check import check_choice, check_seed, require
 from kind_jax.deploy import artifact
@@ -298,8 +298,9 @@ def _newest(
     aboard = getattr(config, "aboard", None)  # of a run whose model was composed for some of its classes
     groups = groups_of(config, None if classes is None else numbers_of(classes, names))
     if aboard is not None:
-        if classes is not None and (missing := sorted(set(groups) - set(aboard))):
-            raise UserError(f"{path} has no tailors of group {missing[0]}; it serves groups {list(aboard)}.")
+        if classes is not None and not set(groups) <= set(aboard):
+            served = [names[c] for c, group in enumerate(config.model.group_of_class) if group in aboard]
+            raise UserError(f"{path} does not serve all of the classes that were asked for, only {readable(served)}.")
         groups = aboard if classes is None else groups
     product = product_of(config)
     kept = None if product is config else tuple(task_of(product).shapes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -31,6 +30,8 @@ class Weights(NamedTuple):
 
 
 Method = Literal["align_uniform", "kd", "crd", "srrl"]
+
+_MOST = 1e6  # of what multiplies a loss in float32
 
 PUBLISHED: dict[Method, Weights] = {
     "align_uniform": Weights(1, 1, 1, 0),
@@ -101,17 +102,27 @@ class DistilConfig:
     def __post_init__(self) -> None:
         for name in Weights._fields:
             value = getattr(self, name)
-            possible = value is None or 0 <= value < math.inf
-            require(possible, f"distil.{name}", value, "0 or more, and finite; None takes the published weight")
+            possible = value is None or 0 <= value <= _MOST
+            require(possible, f"distil.{name}", value, f"between 0 and {_MOST:g}; None takes the published weight")
+        wanted = "None where every part of the loss that needs a teacher has the weight 0"
+        require(self.cache is None or self.taught, "distil.cache", self.cache, wanted)
         for name in ("align", "uniform"):
-            require(0 <= getattr(self, name) < math.inf, f"distil.{name}", getattr(self, name), "0 or more, and finite")
-        for name in ("alpha", "t", "temperature", "crd_temperature"):
-            require(0 < getattr(self, name) < math.inf, f"distil.{name}", getattr(self, name), "positive and finite")
+            require(
+                0 <= getattr(self, name) <= _MOST, f"distil.{name}", getattr(self, name), f"between 0 and {_MOST:g}"
+            )
+        for name, most in (("alpha", 100), ("t", 1000), ("temperature", _MOST), ("crd_temperature", 1000)):
+            value = getattr(self, name)
+            require(0 < value <= most, f"distil.{name}", value, f"positive and at most {most:g}")
         require(1 <= self.width <= 65_536, "distil.width", self.width, "between 1 and 65536")
         require(1 <= self.negatives <= 1_000_000, "distil.negatives", self.negatives, "between 1 and 1000000")
         require(0 <= self.momentum < 1, "distil.momentum", self.momentum, "at least 0 and below 1")
         weights = self.weights
-        require(sum(weights) > 0, "distil.label", self.label, "positive where every other part has the weight 0")
+        require(
+            any(weight > 0 for weight in weights),
+            "distil.label",
+            self.label,
+            "positive where every other part has the weight 0",
+        )
         compares = self.method != "kd"
         wanted = "0 for distil.method 'kd', which compares no features"
         require(compares or not weights.embedding, "distil.embedding", self.embedding, wanted)
@@ -128,6 +139,11 @@ class DistilConfig:
         published = PUBLISHED[self.method]
         given = {name: getattr(self, name) for name in Weights._fields}
         return published._replace(**{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def taught(self) -> bool:
+        """Whether the teacher takes part in the loss."""
+        return any(self.weights[1:])
 
     @property
     def compares(self) -> Method | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any, ClassVar
 
@@ -45,7 +44,7 @@ class GeneratorConfig:
     @gathered()
     def __post_init__(self) -> None:
         for name in ("prediction", "data"):
-            require(0 <= getattr(self, name) < math.inf, f"distil.{name}", getattr(self, name), "0 or more, and finite")
+            require(0 <= getattr(self, name) <= 1e6, f"distil.{name}", getattr(self, name), "between 0 and 1e6")
         wanted = "positive where distil.data is 0"
         require(self.prediction + self.data > 0, "distil.prediction", self.prediction, wanted)
         possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from kind_jax import model
-from kind_jax.classes import mismatch
+from kind_jax.classes import mismatch, readable
 from kind_jax.config import Config
 from kind_jax.config.roles import Role, compare
 from kind_jax.data.sets import Dataset
@@ -126,6 +126,11 @@ class GeneratorTask:
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[GeneratorTask, list[str]]:
         del begins
         config, settings = self.config, self.config.distil
+        self._check_data(dataset)
+        plain = fits.with_scale(composed_run(config), dataset)
+        if not settings.prediction:
+            config = dataclasses.replace(config, data=plain.data, distil=dataclasses.replace(settings, network=None))
+            return GeneratorTask(config), []
         if settings.teacher is None:
             raise UserError("distil.teacher is missing, but it must name the whole model: a run or an artifact.")
         settings = dataclasses.replace(settings, teacher=os.path.abspath(os.path.expanduser(settings.teacher)))
@@ -138,15 +143,8 @@ class GeneratorTask:
                 f"distil.teacher is {settings.teacher!r}, but its classes must be those of the data, in their order: "
                 f"{odd}."
             )
-        strange = next((c for c, n in enumerate(dataset.counts or ()) if n and c not in settings.classes), None)
-        if strange is not None:
-            raise UserError(
-                f"data.only is {config.data.only}, but it must leave out the class {dataset.class_names[strange]!r}, "
-                "which the student does not serve."
-            )
-        shape = (config.model.size, config.model.size, config.model.channels)
-        if dataset.image_shape != shape:
-            raise UserError(f"the student draws images {shape}, but the data set has {dataset.image_shape}.")
+        if found == config.transfer.source:
+            raise UserError(f"distil.teacher is {settings.teacher!r}, which has the very weights of the student.")
         for name, ours, other in [
             *compare(composed_run(config), theirs, _ALIKE),
             *((f"diffusion.{n}", getattr(config.diffusion, n), getattr(theirs.diffusion, n)) for n in _PROCESS),
@@ -154,9 +152,25 @@ class GeneratorTask:
         ]:
             if ours != other:
                 raise UserError(f"{name} is {ours!r:.200}, but distil.teacher has {other!r:.200}.")
-        plain = fits.with_scale(composed_run(config), dataset)
         settings = dataclasses.replace(settings, source=found, network=theirs.model)
         return GeneratorTask(dataclasses.replace(config, data=plain.data, distil=settings)), []
+
+    def _check_data(self, dataset: Dataset) -> None:
+        config, served = self.config, self.config.distil.classes
+        shape = (config.model.size, config.model.size, config.model.channels)
+        if dataset.image_shape != shape:
+            raise UserError(f"the student draws images {shape}, but the data set has {dataset.image_shape}.")
+        if len(dataset.class_names) != config.model.num_classes:
+            raise UserError(
+                f"the student was composed of a model of {config.model.num_classes} classes, but the data set has "
+                f"{len(dataset.class_names)}."
+            )
+        if strange := [c for c, n in enumerate(dataset.counts or ()) if n and c not in served]:
+            names = [dataset.class_names[c] for c in served]
+            raise UserError(
+                f"data.only is {config.data.only}, which takes in the class {dataset.class_names[strange[0]]!r}, but "
+                f"it must be among those that the student serves: {readable(names)}."
+            )
 
     def flops(self) -> float:
         """The student forward and backward, and the teacher forward."""

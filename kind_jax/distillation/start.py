@@ -43,7 +43,7 @@ def begin_run(
     Raises:
       UserError: the teacher is missing, or a setting or a class contradicts the model that the student begins from.
     """
-    if config.distil.teacher is None:
+    if config.distil.teacher is None and config.distil.taught:
         raise UserError("distil.teacher is missing, but it must name a classifier: a run or an artifact.")
     saved = _saved(directory)
     if init is None:

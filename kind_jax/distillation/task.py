@@ -150,7 +150,7 @@ class DistilTask:
         value = weights.label * plain.value
         metrics = {"cross_entropy": plain.value, "accuracy": plain.metrics["accuracy"]}
         moved = dict(plain.moved)
-        theirs = self._teacher(drawn, fixed) if any(weights[1:]) else None
+        theirs = self._teacher(drawn, fixed) if settings.taught else None
         if theirs is not None and weights.logits:
             wanted = jnp.where(jnp.isfinite(mine.logits), theirs.logits, -jnp.inf)
             metrics["kd"] = losses.kd(mine.logits, wanted, settings.temperature)
@@ -171,29 +171,34 @@ class DistilTask:
             for name in ("teacher", "cache")
         }
         config = dataclasses.replace(self.config, distil=dataclasses.replace(settings, **places))
-        known = teacher.check(config, dataset.class_names)
-        counts = None
+        written: dict[str, Any] = {"source": None, "network": None, "counts": None}
+        remarks: list[str] = []
+        if settings.taught:
+            known = teacher.check(config, dataset.class_names)
+            written |= {"source": known.source, "network": known.network}
+            remarks = known.remarks
         if settings.compares == "crd":
             labels = _labels(dataset)
-            counts = tuple(np.bincount(labels, minlength=len(dataset.class_names)).tolist())
+            written["counts"] = tuple(np.bincount(labels, minlength=len(dataset.class_names)).tolist())
         if settings.cache is not None and not isinstance(dataset.source, MemorySource):
             raise UserError(
                 f"distil.cache is {settings.cache!r}, but it must be None for images that are read from disk in every "
                 "step, as some may be replaced by others; smaller sets are held in memory."
             )
-        written = {"source": known.source, "network": known.network, "counts": counts}
         config = dataclasses.replace(
             config,
             data=student.config.data,
             distil=dataclasses.replace(config.distil, **written),
         )
-        return DistilTask(config), [*lines, *known.remarks]
+        if settings.cache is not None:
+            cache.check(config, dataset)
+        return DistilTask(config), [*lines, *remarks]
 
     def flops(self) -> float:
         """The student forward and backward, the teacher forward where it is not cached, and the projectors."""
         settings, size = self.config.distil, self.config.train.batch
         found = self.student.flops()
-        if any(settings.weights[1:]) and settings.cache is None:
+        if settings.taught and settings.cache is None:
             found += size * cost.forward(self.network)
         kernels = [leaf for leaf in jax.tree.leaves(self.shapes().get(PROJECTORS, {})) if leaf.ndim == 2]
         return found + 3.0 * 2 * size * sum(leaf.size for leaf in kernels)
@@ -207,7 +212,7 @@ class DistilTask:
     def _taught(self) -> bool:
         """Whether steps need the teacher's weights: its outputs may be cached, but for SRRL's use of its head."""
         settings = self.config.distil
-        return any(settings.weights[1:]) and (settings.cache is None or settings.compares == "srrl")
+        return settings.taught and (settings.cache is None or settings.compares == "srrl")
 
     def _teacher(self, drawn: Drawn, fixed: Collections) -> network.Outputs:
         """What the teacher makes of the images that the student sees, or has made of them."""

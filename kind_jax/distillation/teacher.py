@@ -96,7 +96,11 @@ def _another(config: DistilRun, found: str) -> UserError:
 
 
 def _opened(config: DistilRun) -> Bundle:
-    return open_bundle(_place(config), kind=ClassifyRun)
+    path = _place(config)
+    try:
+        return open_bundle(path, kind=ClassifyRun)
+    except UserError as e:
+        raise UserError(f"distil.teacher is {str(path)!r}, which cannot teach: {e}") from e
 
 
 def _place(config: DistilRun) -> Path:

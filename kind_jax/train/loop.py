@@ -41,7 +41,7 @@ class Summary:
 
 def train(
     config: RunConfig,
-    directory: Path,
+    directory: str | Path,
     *,
     stop_after: int | None = None,
     resume: Resume = "auto",
@@ -61,6 +61,7 @@ def train(
     """
     if stop_after is not None and stop_after < 1:
         raise UserError(f"--stop-after is {stop_after}, but it must be 1 or more.")
+    directory = Path(directory)
     begin = time.monotonic()
     looked = opening.look(config, directory, fresh=initial is None)
     task, mesh, settings = looked.task, looked.mesh, looked.task.config.train

@@ -101,6 +101,12 @@ def _restore(
             f"{checkpoints.directory / str(step)} was trained beside fixed weights with SHA-256 {str(before)[:12]}…, "
             f"but those of this run have {str(now)[:12]}…."
         )
+    was, found = (((tree.get("dataset") or {}).get("mix") or {}).get("content") for tree in (saved, fingerprint))
+    if was and found and was != found:
+        raise UserError(
+            f"data.mix holds other images than {checkpoints.directory / str(step)} was trained on: their SHA-256 is "
+            f"{found['sha256'][:12]}…, but it was {was['sha256'][:12]}…."
+        )
     difference = pipeline.describe_difference(saved, fingerprint)
     if difference:
         raise UserError(f"{checkpoints.directory / str(step)} was trained on another input pipeline: {difference}.")

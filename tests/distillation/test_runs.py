@@ -88,6 +88,14 @@ def test_a_cached_teacher(tmp_path):
 
     assert set(columns(config)) == {"teacher_features", "teacher_logits"}
     assert file.stat().st_mtime_ns == written
+    coloured = change(tiny.bound(config)[0].config, distil={"network": {"mean": (0.5,), "std": (0.25,)}})
+    dataset = open_dataset(config.data, "train")
+    with pytest.raises(UserError, match="one teacher alone"):  # the weights of another network
+        tiny.DistilTask(change(coloured, distil={"source": "0" * 64})).columns(dataset, {})
+    features = tiny.DistilTask(coloured).columns(dataset, {})["teacher_features"]
+    assert np.abs(features - columns(config)["teacher_features"]).max() > 0.01
+    (third,) = set((tmp_path / "cache").iterdir()) - {file}
+    third.unlink()
     other = change(config, distil={"teacher": str(tiny.teacher(tmp_path, "vit", seed=8))})
     columns(other)
     (second,) = set((tmp_path / "cache").iterdir()) - {file}
@@ -97,10 +105,11 @@ def test_a_cached_teacher(tmp_path):
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match="is damaged: its arrays have another SHA-256"):
+    with pytest.raises(UserError, match=r"distil\.cache has the file .*, which is damaged: remove it"):
         columns(config)
-    with pytest.raises(UserError, match=r"distil\.cache is .*, which cannot be created"):
-        columns(change(config, distil={"cache": str(file / "inside")}))
+    for where in (file, file / "inside"):
+        with pytest.raises(UserError, match=r"distil\.cache is .*, but it must be a folder.* is a file"):
+            columns(change(config, distil={"cache": str(where)}))
 
 
 @pytest.mark.parametrize("trained", ["crd"], indirect=True)
@@ -115,8 +124,10 @@ def test_a_run_has_one_teacher(trained, tmp_path):
     ("distil", "sentence"),
     [
         ({"width": 0}, "distil.width is 0, but it must be between 1 and 65536"),
-        ({"temperature": 0.0}, "distil.temperature is 0.0, but it must be positive and finite"),
-        ({"embedding": -1.0}, "distil.embedding is -1.0"),
+        ({"temperature": 1e7}, r"distil.temperature is 10000000.0, but it must be positive and at most 1e\+06"),
+        ({"embedding": -1.0}, "distil.embedding is -1.0, but it must be between 0 and 1e"),
+        ({"label": float("nan")}, r"^distil.label is nan, but it must be between 0 and 1e\+06; None takes the published weight.$"),
+        ({"method": "kd", "logits": 0.0, "cache": "x"}, "distil.cache is 'x', but it must be None where every part"),
         ({"method": "kd", "embedding": 1.0}, "distil.embedding is 1.0, but it must be 0 for distil.method 'kd'"),
         ({"regression": 1.0}, "distil.regression is 1.0, but it must be 0 for distil.method 'align_uniform'"),
         ({"label": 0.0, "embedding": 0.0, "logits": 0.0}, "distil.label is 0.0, but it must be positive where"),
@@ -152,7 +163,7 @@ def test_a_teacher_that_does_not_fit(tmp_path):
         path = tiny.teacher(tmp_path / folder, seed=i, class_names=given)
         config = change(tiny.run(tmp_path), distil={"teacher": str(path)})
         with pytest.raises(UserError, match=f"distil.teacher is .*{sentence}"):
-            train(config, tmp_path / "run")
+            train(config, str(tmp_path / "run"))
     fewer = change(tiny.run(tmp_path), data={"classes": tuple(range(9))}, model={"num_classes": 9})
     with pytest.raises(UserError, match="it has 10 and the data 9"):
         train(fewer, tmp_path / "run")
