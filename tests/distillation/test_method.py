@@ -100,7 +100,7 @@ def test_a_student_that_is_its_teacher(folder):
 
 @pytest.mark.parametrize("method", ["align_uniform", "crd"])
 def test_one_device_and_eight(folder, method):
-    task, dataset = tiny.bound(tiny.run(folder, method=method))
+    task, dataset = tiny.bound(tiny.run(folder, "vit", "vit", method=method))
     batch = jax.tree.map(jnp.asarray, dataset.source.gather(np.arange(16)) | {"slot": np.arange(16, dtype=np.int32)})
     if method != "crd":
         del batch["slot"]
