@@ -48,7 +48,8 @@ import jax
 import numpy as np
 import tyro
 from common import Records, entry, report
-from distillation_picture import tables
+from distillation_picture import curves, picture
+from distillation_tables import tables
 from distillation_training import (
     BATCH,
     CLASSES,
@@ -290,7 +291,8 @@ def main() -> None:
         },
         "results": records.found,
     }  # fmt: skip
-    report(arguments.out, record, tables(record))
+    pictures = {"distillation.png": picture(record), "distillation_curves.png": curves(record)}
+    report(arguments.out, record, tables(record), pictures)
 
 
 def _settings(chosen: Set) -> dict[str, Any]:
