@@ -50,6 +50,7 @@ import tyro
 from common import Records, entry, report
 from distillation_picture import curves, picture
 from distillation_tables import tables
+from distillation_teachers import Teacher, cnn, efficientnet, features, generator, lite0_logits, pool
 from distillation_training import (
     BATCH,
     CLASSES,
@@ -57,17 +58,10 @@ from distillation_training import (
     TUNING_SEED,
     Keeper,
     Set,
-    Teacher,
     accuracy,
     as_dataset,
-    cnn,
-    efficientnet,
-    features,
-    generator,
     images_of,
-    lite0_logits,
     others,
-    pool,
     pre_trained,
     run_of,
     split,

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from distillation_tables import METHODS, TEACHERS, Figures, Key, Values
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 SPHERE = -3.9375
 """Uniformity with t = 2 of points spread evenly over the sphere in 128 dimensions."""
@@ -51,7 +52,12 @@ def _panel(figures: Figures, axis: Any, name: str, share: float) -> None:
                 else:
                     _point(axis, seconds, top1, **style, label=label)
     axis.set_xscale("log")
-    axis.errorbar([], [], color="grey", marker="o", fillstyle="none", linestyle="", label="hollow: as many synthetic")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.errorbar(
+        [], [], color="grey", marker="o", fillstyle="none", linestyle="", label="hollow: with 1x synthetic images"
+    )
 
 
 def _point(axis: Any, seconds: Values, top1: Values, **style: Any) -> None:
@@ -65,7 +71,7 @@ def curves(record: dict[str, Any]) -> bytes:
     """Alignment and uniformity while a student is trained with all labels; as PNG."""
     figures = Figures(record)
     plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
-    panels, axes = plt.subplots(1, len(figures.sets), figsize=(11, 4.2), sharey=True, squeeze=False)
+    panels, axes = plt.subplots(1, len(figures.sets), figsize=(11, 5), sharey=True, squeeze=False)
     names = {"align": "alignment", "uniform_student": "uniformity, student", "uniform_teacher": "uniformity, teacher"}
     colours = dict(zip(names, ("tab:blue", "tab:orange", "tab:green"), strict=True))
     for name, axis in zip(figures.sets, axes[0], strict=True):
@@ -79,9 +85,9 @@ def curves(record: dict[str, Any]) -> bytes:
         axis.text(0, SPHERE - 0.06, "evenly on the sphere", color="grey", fontsize=9, va="top")
         axis.set_title(f"{name}, all labels, seed 0")
         axis.set_xlabel("step")
-        axis.set_ylim(-4.5, 2)
-    axes[0, -1].legend(fontsize=9, frameon=False)
-    panels.tight_layout()
+        axis.set_ylim(-4.5, 2.2)
+    panels.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=2, fontsize=9, frameon=False)
+    panels.tight_layout(rect=(0, 0.18, 1, 1))
     return _png(panels)
 
 
