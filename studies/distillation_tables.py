@@ -101,7 +101,7 @@ def tables(record: dict[str, Any]) -> str:
         ("Gain over the same route without synthetic images, in points, seed by seed.", _synthetic(figures)),
         ("CPU seconds of a whole route, and the share saved against pre-training and fine-tuning.", _costs(figures)),
         ("Generators.", _generators(figures)),
-        ("Controls: kd with a tenth of the labels, test top-1.", _controls(figures)),
+        ("Controls, test top-1 in per cent.", _controls(figures)),
         ("Expected calibration error in per cent / cross-entropy, test split.", _calibration(figures)),
     ]
     return "\n".join(f"{title}\n\n{markdown(rows)}" for title, rows in parts)
@@ -170,15 +170,16 @@ def _generators(figures: Figures) -> list[Sequence[str]]:
 
 
 def _controls(figures: Figures) -> list[Sequence[str]]:
-    share = 0.1
     keys: dict[str, Key] = {
-        "taught by the CNN": ("kd", "cnn"),
-        "by a CNN that was never trained": ("kd", "untrained"),
-        "by the CNN's outputs for other images": ("kd", "shuffled"),
         "from scratch": ("scratch", None),
+        "`kd`, CNN": ("kd", "cnn"),
+        "`kd`, CNN that was never trained": ("kd", "untrained"),
+        "`kd`, the CNN's outputs for other images": ("kd", "shuffled"),
+        "`align_uniform`, CNN": ("align_uniform", "cnn"),
+        "`align_uniform`, CNN that was never trained": ("align_uniform", "untrained"),
     }
-    rows: list[Sequence[str]] = [("student", *figures.sets)]
-    rows += [(name, *(cell(figures.top1(each, share, key)) for each in figures.sets)) for name, key in keys.items()]
+    rows: list[Sequence[str]] = [_head(figures, "student")]
+    rows += [(name, *(cell(figures.top1(*each, key)) for each in figures.cells)) for name, key in keys.items()]
     return rows
 
 
