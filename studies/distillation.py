@@ -51,7 +51,7 @@ import tyro
 from common import Records, entry, report
 from distillation_picture import curves, picture
 from distillation_tables import tables
-from distillation_teachers import Teacher, cnn, efficientnet, features, generator, lite0_logits, pool
+from distillation_teachers import Teacher, cnn, efficientnet, features, generator, lite0_logits, nearest, pool
 from distillation_training import (
     BATCH,
     CLASSES,
@@ -283,6 +283,9 @@ def main() -> None:
                     cell, rate = Cell(SETS[name], share, seed, keep), rates[name][route.tuned]
                     what = f"{name}, {share:g}, seed {seed}: {route}"
                     records.get(what, functools.partial(cell.measured, route, rate))
+    for name in arguments.sets:
+        for share in SHARES:
+            nearest(SETS[name], share, DRAWN[share], keep)
     record = {
         "what": "a ResNet of 20,000 parameters distilled, pre-trained and fine-tuned, or trained from scratch, on "
         "digits and animals, with all labels, a tenth and a fiftieth, and with synthetic images; test split; rates "

@@ -99,7 +99,8 @@ def tables(record: dict[str, Any]) -> str:
     parts = [
         ("Test top-1 in per cent, mean ± standard deviation over seeds; no synthetic images.", _accuracy(figures)),
         ("Gain over the same route without synthetic images, in points, seed by seed.", _synthetic(figures)),
-        ("CPU seconds of a whole route, and the share saved against pre-training and fine-tuning.", _costs(figures)),
+        ("With a fiftieth of the labels and synthetic images, test top-1 in per cent.", _few(figures)),
+        ("CPU seconds of a whole route, more (+) or less (-) than pre-training and fine-tuning.", _costs(figures)),
         ("Generators.", _generators(figures)),
         ("Controls, test top-1 in per cent.", _controls(figures)),
         ("Expected calibration error in per cent / cross-entropy, test split.", _calibration(figures)),
@@ -135,6 +136,16 @@ def _synthetic(figures: Figures) -> list[Sequence[str]]:
     return rows
 
 
+def _few(figures: Figures) -> list[Sequence[str]]:
+    share, drawn = figures.shares[-1], ((0, None), *IMAGES)
+    names = ("none", *(f"{n}x" + ("" if which == "own" else ", generator of all labels") for n, which in IMAGES))
+    rows: list[Sequence[str]] = [("route", *(f"{each}: {name}" for each in figures.sets for name in names))]
+    for method, teacher in (("scratch", None), *((m, t) for t in TEACHERS for m in METHODS[:2])):
+        found = [figures.top1(each, share, (method, teacher), which) for each in figures.sets for which in drawn]
+        rows.append((ROUTES[method, teacher], *map(cell, found)))
+    return rows
+
+
 def _costs(figures: Figures) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [_head(figures, "route")]
     pre = {each: figures.seconds(*each, ("pre-trained", None)) for each in figures.cells}
@@ -164,6 +175,10 @@ def _generators(figures: Figures) -> list[Sequence[str]]:
         drawn.append(next((run for run in found if run is not None), None))
     rows.append(("training, seconds", *("" if run is None else f"{run['seconds']:.0f}" for run in trained)))
     rows.append(("drawing, ms an image", *("" if run is None else f"{1000 * run['an_image']:.1f}" for run in drawn)))
+    near = [figures.results.get(f"{name}, {share:g}: nearest training image", {}) for name, share in figures.cells]
+    for what, label in (("drawn", "drawn images"), ("test", "test images")):
+        row = ("" if what not in found else f"{found[what]:.2f}" for found in near)
+        rows.append((f"{label}: root-mean-square distance from the nearest training image", *row))
     label = "class seen by the CNN that all labels trained, %"
     rows.append((label, *("" if run is None else f"{100 * run['agreed']:.1f}" for run in drawn)))
     return rows

@@ -159,6 +159,20 @@ def generator(chosen: Set, share: float, keep: Keeper) -> tuple[Collections, dic
     return keep.weights(f"{chosen.name}, {share:g}: generator", blank(config.model), compute)
 
 
+def nearest(chosen: Set, share: float, multiple: int, keep: Keeper) -> dict[str, float]:
+    """Root-mean-square distance of drawn and of test images from the nearest training image, on average."""
+
+    def compute() -> dict[str, float]:
+        known = images_of(split(chosen.name, "train", share))[0]
+        rng, found = np.random.default_rng(0), {}
+        for name, data in {"drawn": pool(chosen, share, multiple, keep)[0], "test": split(chosen.name, "test")}.items():
+            images = rng.permutation(images_of(data)[0])[:200]
+            found[name] = float(np.mean([np.sqrt(np.mean((known - a) ** 2, axis=(1, 2, 3)).min()) for a in images]))
+        return found
+
+    return keep.records.get(f"{chosen.name}, {share:g}: nearest training image", compute)
+
+
 def pool(chosen: Set, share: float, multiple: int, keep: Keeper) -> tuple[Dataset, dict[str, Any]]:
     """What the generator of this share draws: so many images of each class for each of its real ones.
 
