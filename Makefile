@@ -19,11 +19,8 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-<<<<<<< HEAD
-	study-compose-speed study-animals study-assembling study-distil-generators demo-animals bench chaos plans classes
-=======
-	study-compose-speed study-animals study-assembling study-distillation demo-animals bench chaos plans classes
->>>>>>> 9757d5afe7eff54df645433abe934e34cc1b50d0
+	study-compose-speed study-animals study-assembling study-distillation study-distil-generators demo-animals bench \
+	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
 	$(BIN)/python train.py --config configs/digits.py --workdir $(RUN) $(ARGS)
@@ -96,13 +93,11 @@ study-animals: $(STAMP) $(ANIMALS_STAMP)  ## classifiers of animals: ResNet-20, 
 study-assembling: $(STAMP) $(ANIMALS_STAMP)  ## Deep Model Assembling against end-to-end training; two hours
 	$(BIN)/python studies/assembling.py $(ARGS)
 
-<<<<<<< HEAD
-study-distil-generators: $(STAMP)  ## a small composed generator, brought back by the whole one's predictions or by data; half an hour
-	$(BIN)/python studies/distil_generators.py $(ARGS)
-=======
 study-distillation: $(STAMP) $(ANIMALS_STAMP) $(TEACHERS_STAMP)  ## distillation against pre-training; an hour
 	$(BIN)/python studies/distillation.py $(ARGS)
->>>>>>> 9757d5afe7eff54df645433abe934e34cc1b50d0
+
+study-distil-generators: $(STAMP)  ## a small composed generator, brought back by the whole one's predictions or by data; half an hour
+	$(BIN)/python studies/distil_generators.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)
