@@ -6,7 +6,8 @@ Configure
     FactorConfig     which weights are factored, and into how many components
     dit              a published size by name, like "XL/2"
     ClassifyRun      all settings of a run that trains an image classifier
-    DistilRun        all settings of a run that trains one beside a teacher, a DistilConfig
+    DistilRun        all settings of a run that trains one beside a teacher
+    DistilConfig     who teaches it, and what is learned
     vit              a vision transformer of a published size, like "B/16"
     resnet           a residual network of a published depth, like 50
     load_file        the Config of a Python file with get_config()

@@ -55,7 +55,7 @@ ABSENT = {
 SLOW = (
     r"kind-jax (report|evaluate|plan)\b", r"--to stablehlo|program/run\.py", r"--init |--mesh\.",
     r"--data\.source glyphs", r"runs/pets", r"--workdir runs/(mine|dense|half)\b", r"--from kind",
-    r"runs/tuned", r"runs/(assemble|modules)\b", r"\bparts\b", r"few_labels", r"\bthree(_tuned)?\b",
+    r"runs/tuned", r"runs/(assemble|modules)\b", r"\bparts\b", r"few_labels", r"\bthree_tuned\b",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
 
