@@ -28,7 +28,10 @@ def run(model=tiny.RESNET, optimizer=HEAD_ALONE, **settings):
     return dataclasses.replace(tiny.run(model, **settings), optimizer=optimizer)
 
 
-@pytest.mark.parametrize("optimizer", [HEAD_ALONE, BY_RULE], ids=["thaw", "rule"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(HEAD_ALONE, id="thaw"), pytest.param(BY_RULE, id="rule", marks=pytest.mark.slow)],
+)
 def test_nothing_but_the_head_moves(optimizer, tmp_path):
     config = run(optimizer=optimizer, steps=4)
     first = task_of(config).init()
