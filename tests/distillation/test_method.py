@@ -61,7 +61,8 @@ def test_without_embedding_it_is_plain_training_and_plain_kd(folder, weights):
     [
         ("align_uniform", "cnn", "resnet"), ("align_uniform", "kind", "vit"), ("kd", "vit", "kind"),
         ("crd", "vit", "cnn"), ("srrl", "vit", "kind"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("kd", "kind", "resnet"), ("srrl", "resnet", "vit"))),
+        pytest.param("kd", "kind", "resnet", marks=pytest.mark.slow),
+        pytest.param("srrl", "resnet", "vit", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_any_two_networks(folder, method, student, of):
