@@ -1,5 +1,7 @@
 """Runs that distil: on the one trainer, with a student that is a plain classifier in the end."""
 
+import json
+
 import chex
 import numpy as np
 import pytest
@@ -11,24 +13,25 @@ from kind_jax.cli import main
 from kind_jax.config import change, to_json
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import export, open_bundle
+from kind_jax.distillation.commands import report
 from kind_jax.errors import UserError
+from kind_jax.losses import uniform_on_sphere
 from kind_jax.tasks import task_of
 from kind_jax.train.checkpoint import load_collections
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
-from kind_jax.train.run import load_config
+from kind_jax.train.run import load_config, save_config
 
 
-@pytest.fixture(scope="module", params=["align_uniform", "crd"])
-def trained(request, tmp_path_factory):
-    """The settings of a run, and the run."""
-    folder = tmp_path_factory.mktemp(request.param)
-    config = tiny.run(folder, method=request.param)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The settings of a run with projectors and memory, and the run."""
+    folder = tmp_path_factory.mktemp("crd")
+    config = tiny.run(folder, method="crd")
     train(config, folder / "whole")
     return config, folder / "whole"
 
 
-@pytest.mark.parametrize("trained", ["crd"], indirect=True)
 def test_a_resumed_run_is_the_same_to_the_bit(trained, tmp_path):
     """With projectors and memory."""
     config, whole = trained
@@ -61,16 +64,24 @@ def test_whoever_opens_it_finds_a_plain_classifier(trained, tmp_path):
     assert {"loss", "cross_entropy", "kd"} <= set(looked[-1])
 
 
-@pytest.mark.parametrize("trained", ["align_uniform"], indirect=True)
 def test_verbs_of_classifiers(trained, tmp_path, capsys):
     _, whole = trained
     assert main(["evaluate", str(whole), "--out", str(tmp_path / "e.json")]) == 0
     assert main(["report", str(whole), "--out", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()
     assert "The parts of the loss" in page
-    assert "spread evenly over the sphere" in page
     assert main(["inspect", str(whole)]) == 0
     assert "projectors" not in capsys.readouterr().out
+
+
+def test_uniformity_in_a_report(tmp_path):
+    """Beside the value of the sphere."""
+    save_config(tmp_path, tiny.run(tmp_path / "teachers"))
+    lines = [{"step": i, "align": 1 / i, "uniform_student": -1.5, "uniform_teacher": -1.0} for i in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    parts, uniform = report._parts(tmp_path)
+    assert "align_uniform" in parts.caption
+    assert f"{uniform_on_sphere(8):.3f} where many are spread evenly" in uniform.caption
 
 
 def test_a_cached_teacher(tmp_path):
@@ -113,7 +124,6 @@ def test_a_cached_teacher(tmp_path):
             columns(change(config, distil={"cache": str(where)}))
 
 
-@pytest.mark.parametrize("trained", ["crd"], indirect=True)
 def test_a_run_has_one_teacher(trained, tmp_path):
     config, whole = trained
     moved = change(config, distil={"teacher": str(tiny.teacher(tmp_path, seed=8))}, train={"steps": 6})
@@ -174,6 +184,7 @@ def test_a_teacher_that_does_not_fit(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_student_that_was_trained_before(tmp_path):
     """Its weights are step 0; it goes on without --init, and not from other ones."""
     file, before = (
