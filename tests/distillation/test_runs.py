@@ -27,7 +27,7 @@ from kind_jax.train.run import load_config, save_config
 def trained(tmp_path_factory):
     """The settings of a run with projectors and memory, and the run."""
     folder = tmp_path_factory.mktemp("crd")
-    config = tiny.run(folder, method="crd")
+    config = tiny.run(folder, "vit", "cnn", method="crd")
     train(config, folder / "whole")
     return config, folder / "whole"
 
@@ -52,10 +52,10 @@ def test_whoever_opens_it_finds_a_plain_classifier(trained, tmp_path):
     before = open_bundle(config.distil.teacher).collections
     for weights in ("ema", "raw", "best"):
         bundle = open_bundle(whole, weights=weights, kind=ClassifyRun)
-        assert set(bundle.collections) == {"learngenes", "tailors", "params", "stats"}
+        assert set(bundle.collections) == {"learngenes", "tailors", "params"}
     manifest = export(open_bundle(whole), tmp_path / "art")
     assert manifest["config"]["task"] == "classification"
-    assert set(manifest["files"]) == {"params.safetensors", "stats.safetensors"}
+    assert set(manifest["files"]) == {"params.safetensors"}
     images = open_dataset(config.data, "test").source.gather(np.arange(6))["image"]
     chex.assert_trees_all_close(classify(open_bundle(tmp_path / "art"), images), classify(open_bundle(whole), images))
     chex.assert_trees_all_equal(open_bundle(config.distil.teacher).collections, before)
@@ -126,7 +126,7 @@ def test_a_cached_teacher(tmp_path):
 
 def test_a_run_has_one_teacher(trained, tmp_path):
     config, whole = trained
-    moved = change(config, distil={"teacher": str(tiny.teacher(tmp_path, seed=8))}, train={"steps": 6})
+    moved = change(config, distil={"teacher": str(tiny.teacher(tmp_path, "cnn", seed=8))}, train={"steps": 6})
     with pytest.raises(UserError, match=r"another config: distil\.source differs"):
         train(moved, whole)
 
