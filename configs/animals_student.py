@@ -1,4 +1,4 @@
-"""A small ResNet that tells ten animals apart, 28 x 28 in grey, and learns from a larger network: two minutes.
+"""A small ResNet that tells ten animals apart, 28 x 28 in grey, and learns from a larger network.
 
 kind-jax train --config resnet_animals
 kind-jax train --config animals_student --distil.teacher runs/resnet_animals

@@ -1,4 +1,4 @@
-"""A small ResNet that reads handwritten digits and learns from a larger network: a minute on a laptop CPU.
+"""A small ResNet that reads handwritten digits and learns from a larger network: half a minute on a laptop CPU.
 
 kind-jax train --config vit_digits --workdir runs/teacher
 kind-jax train --config digits_student --distil.teacher runs/teacher

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any, ClassVar, Literal
 
 from kind_jax.assembling import cuts
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config import Config
-from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.check import STRICT, gathered, require, require_hash
 from kind_jax.config.roles import Role
 from kind_jax.errors import UserError
 
@@ -66,8 +65,7 @@ class ModuleConfig:
         possible = given is None or (len(given) == count and all(n >= 1 for n in given))
         wanted = f"1 or more blocks for each of the {count} modules of module.depths"
         require(possible, "module.meta_depths", given, wanted)
-        possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None
-        require(possible, "module.source", self.source, "a SHA-256, which the run writes itself")
+        require_hash("module.source", self.source)
 
     @property
     def place(self) -> int:

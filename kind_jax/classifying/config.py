@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import ClassVar, Literal
 
 from kind_jax.config import RunConfig, TrainConfig
-from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.check import STRICT, gathered, require, require_hash
 from kind_jax.config.networks import Network, ViTConfig
 from kind_jax.config.roles import Role
 
@@ -94,8 +93,7 @@ class ClassifyRun(RunConfig):
         held = self.data.validation
         wanted = f"'{'validation' if held else 'test'}', since data.validation is {held}"
         require((self.holdout == "validation") == (held > 0), "holdout", self.holdout, wanted)
-        possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None
-        require(possible, "source", self.source, "a SHA-256, which the run writes itself")
+        require_hash("source", self.source)
         alone = self.train.batch == 1 and not isinstance(self.model, ViTConfig)
         require(not alone, "train.batch", self.train.batch, "2 or more, since BatchNorm normalises by the batch")
         require(self.data.source != "latents", "data.source", self.data.source, "a source of images")

@@ -10,7 +10,7 @@ import tyro
 
 from kind_jax.commands.console import option, say_run
 from kind_jax.commands.given import base_config
-from kind_jax.config import Config, OptimizerConfig, TransferConfig, presets
+from kind_jax.config import Config, TransferConfig, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
@@ -46,14 +46,9 @@ def _settings_of(source: Path) -> Config:
     )
     # Synthetic images were drawn for the source's classes: a transfer names its own.
     data = dataclasses.replace(old.data, mix=None, mix_ratio=1.0)
-    return dataclasses.replace(old, data=data, transfer=TransferConfig(), optimizer=_thawed(old.optimizer))
-
-
-def _thawed(optimizer: OptimizerConfig) -> OptimizerConfig:
-    """The rates of a run without its freeze switches, which follow from the method, and without its warm-up."""
-    names = ("learngenes", "tailors", "params", "adapters")
-    switches = {n: dataclasses.replace(getattr(optimizer, n), freeze=False, thaw=()) for n in names}
-    return dataclasses.replace(optimizer, warmup=0, **switches)
+    # What is frozen follows from the method.
+    optimizer = dataclasses.replace(old.optimizer.thawed, warmup=0)
+    return dataclasses.replace(old, data=data, transfer=TransferConfig(), optimizer=optimizer)
 
 
 def run(args: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import numbers
+import re
 import typing
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -98,6 +99,12 @@ def refuse(problems: list[str]) -> None:
     once = list(dict.fromkeys(problems))
     if once:
         raise UserError("; ".join([*(p.removesuffix(".") for p in once[:-1]), once[-1]]))
+
+
+def require_hash(field: str, value: str | None) -> None:
+    """Refuse what is no SHA-256, in hexadecimal, in a field that a run writes itself; None: it has not yet."""
+    possible = value is None or re.fullmatch(r"[0-9a-f]{64}", value) is not None
+    require(possible, field, value, "a SHA-256, which the run writes itself")
 
 
 def check_seed(seed: object, name: str = "seed") -> int:

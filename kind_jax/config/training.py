@@ -223,6 +223,13 @@ class OptimizerConfig:
     adapters: CollectionConfig = CollectionConfig()
     rules: tuple[RuleConfig, ...] = ()
 
+    @property
+    def thawed(self) -> OptimizerConfig:
+        """The same without freeze switches."""
+        names = ("learngenes", "tailors", "params", "adapters")
+        free = {name: dataclasses.replace(getattr(self, name), freeze=False, thaw=()) for name in names}
+        return dataclasses.replace(self, **free)
+
     @gathered()
     def __post_init__(self) -> None:
         possible = 0 < self.learning_rate <= 1e30  # float32 ends at 3.4e38

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from kind_jax.classifying.config import ClassifyRun, altered
-from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.check import STRICT, gathered, require, require_hash
 from kind_jax.config.networks import Network
 from kind_jax.config.roles import Role
 from kind_jax.partition import PROJECTORS
@@ -128,8 +127,7 @@ class DistilConfig:
         require(compares or not weights.embedding, "distil.embedding", self.embedding, wanted)
         wanted = f"0 for distil.method {self.method!r}, which has no regression: it is of 'srrl'"
         require(self.method == "srrl" or not weights.regression, "distil.regression", self.regression, wanted)
-        possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None
-        require(possible, "distil.source", self.source, "a SHA-256, which the run writes itself")
+        require_hash("distil.source", self.source)
         possible = self.counts is None or (len(self.counts) > 0 and all(n >= 0 for n in self.counts))
         require(possible, "distil.counts", self.counts, "images of each class, which the run writes itself")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any, ClassVar
 
 from kind_jax.config import Config, ModelConfig
-from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.check import STRICT, gathered, require, require_hash
 from kind_jax.config.roles import Role
 
 
@@ -47,8 +46,7 @@ class GeneratorConfig:
             require(0 <= getattr(self, name) <= 1e6, f"distil.{name}", getattr(self, name), "between 0 and 1e6")
         wanted = "positive where distil.data is 0"
         require(self.prediction + self.data > 0, "distil.prediction", self.prediction, wanted)
-        possible = self.source is None or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None
-        require(possible, "distil.source", self.source, "a SHA-256, which the run writes itself")
+        require_hash("distil.source", self.source)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

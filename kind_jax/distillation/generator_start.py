@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from kind_jax.config import Config, OptimizerConfig, TransferConfig
+from kind_jax.config import Config, TransferConfig
 from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.distillation.generator_config import GeneratorConfig, GeneratorRun, generator_run
@@ -14,7 +14,6 @@ from kind_jax.partition import Collections, fingerprint
 from kind_jax.transfer.whole import settings_of
 
 STEPS = 400
-_SWITCHES = ("learngenes", "tailors", "params", "adapters")
 
 
 def settings(teacher: Path, student: Path) -> GeneratorRun:
@@ -34,7 +33,7 @@ def settings(teacher: Path, student: Path) -> GeneratorRun:
     some = len(classes) < ours.model.num_classes
     # What is folded in has no unconditional branch.
     branch = bool(ours.model.label_embedding or any(form.tailors for form in ours.model.forms.values()))
-    optimizer = _thawed(theirs.optimizer)
+    optimizer = dataclasses.replace(theirs.optimizer.thawed, rules=())
     return generator_run(
         ours,
         GeneratorConfig(teacher=str(teacher), classes=classes, groups=manifest.groups),
@@ -46,11 +45,6 @@ def settings(teacher: Path, student: Path) -> GeneratorRun:
             checkpoint_every=STEPS, sample_every=STEPS,
         ),
     )  # fmt: skip
-
-
-def _thawed(optimizer: OptimizerConfig) -> OptimizerConfig:
-    free = {name: dataclasses.replace(getattr(optimizer, name), freeze=False, thaw=()) for name in _SWITCHES}
-    return dataclasses.replace(optimizer, rules=(), **free)
 
 
 def begin(config: GeneratorRun, student: Bundle) -> tuple[GeneratorRun, Collections]:

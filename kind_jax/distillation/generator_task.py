@@ -26,6 +26,7 @@ from kind_jax.deploy import cost
 from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.diffusing import fits, samples
 from kind_jax.diffusing.task import DiffusionTask
+from kind_jax.distillation import teacher
 from kind_jax.distillation.generator_config import GeneratorRun, composed_run
 from kind_jax.errors import UserError
 from kind_jax.losses import feature
@@ -91,7 +92,7 @@ class GeneratorTask:
             return {}
         bundle = _opened(self.config)
         if (found := fingerprint(bundle.collections)) != self.config.distil.source:
-            raise _another(self.config, found)
+            raise teacher.another(self.config.distil, found)
         return {name: jax.tree.map(np.asarray, tree) for name, tree in bundle.collections.items()}
 
     def fixed_shapes(self) -> Collections:
@@ -106,8 +107,8 @@ class GeneratorTask:
     def draw(self, batch: Batch, key: PRNGKeyArray) -> Drawn:
         settings, found = self.config.distil, self.student.draw(batch, key)
         gate = self.gates(found.labels, found.null)
-        teacher = model.class_gate(self._network, _groups(self.config)) if settings.prediction else self.gates
-        return Drawn(found._replace(gate=gate), gate, teacher(found.labels, found.null))
+        theirs = model.class_gate(self._network, _groups(self.config)) if settings.prediction else self.gates
+        return Drawn(found._replace(gate=gate), gate, theirs(found.labels, found.null))
 
     def loss(self, collections: Collections, drawn: Drawn, fixed: Collections) -> Loss:
         """The mean squared difference of predictions, the denoising loss, or both."""
@@ -117,8 +118,8 @@ class GeneratorTask:
         metrics = {"denoising": parts["loss"]}
         value = settings.data * parts["loss"]
         if settings.prediction:
-            teacher = DiffusionTask(dataclasses.replace(self.student.config, model=self._network))
-            theirs = jax.lax.stop_gradient(teacher.predict(fixed, seen._replace(gate=drawn.teacher)))
+            whole = DiffusionTask(dataclasses.replace(self.student.config, model=self._network))
+            theirs = jax.lax.stop_gradient(whole.predict(fixed, seen._replace(gate=drawn.teacher)))
             metrics["prediction"] = feature(output, theirs)
             value += settings.prediction * metrics["prediction"]
         return Loss(value, {"loss": value} | metrics)
@@ -137,7 +138,7 @@ class GeneratorTask:
         bundle = _opened(dataclasses.replace(config, distil=settings))
         found, theirs = fingerprint(bundle.collections), bundle.config
         if settings.source not in (None, found):
-            raise _another(config, found)
+            raise teacher.another(settings, found)
         if (odd := mismatch(bundle.class_names, dataset.class_names)) is not None:
             raise UserError(
                 f"distil.teacher is {settings.teacher!r}, but its classes must be those of the data, in their order: "
@@ -218,13 +219,6 @@ def _aboard(shapes: Collections, groups: int) -> Collections:
 def _opened(config: GeneratorRun) -> Bundle:
     assert config.distil.teacher is not None
     return open_bundle(config.distil.teacher, classes=config.distil.classes, kind=Config)
-
-
-def _another(config: GeneratorRun, found: str) -> UserError:
-    return UserError(
-        f"distil.teacher is {config.distil.teacher!r}, whose weights have the SHA-256 {found[:12]}…, but this run "
-        f"began with a teacher with {str(config.distil.source)[:12]}…: a student has one teacher alone."
-    )
 
 
 @functools.lru_cache(maxsize=32)

@@ -13,7 +13,8 @@ from kind_jax.classes import mismatch
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config.networks import Network
 from kind_jax.deploy.bundle import Bundle, open_bundle
-from kind_jax.distillation.config import DistilRun
+from kind_jax.distillation.config import DistilConfig, DistilRun
+from kind_jax.distillation.generator_config import GeneratorConfig
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections, fingerprint
 from kind_jax.transfer.whole import settings_of
@@ -36,7 +37,7 @@ def weights(config: DistilRun) -> Collections:
     bundle = _opened(config)
     found = fingerprint(bundle.collections)
     if found != config.distil.source:
-        raise _another(config, found)
+        raise another(config.distil, found)
     return {name: jax.tree.map(np.asarray, tree) for name, tree in bundle.collections.items()}
 
 
@@ -67,7 +68,7 @@ def check(config: DistilRun, class_names: Sequence[str]) -> Known:
         )
     found = fingerprint(bundle.collections)
     if config.distil.source not in (None, found):
-        raise _another(config, found)
+        raise another(config.distil, found)
     steps = bundle.config.train.steps
     if bundle.step < steps and (bundle.origin / "config.json").is_file():
         remarks = [f"warning: the teacher has trained for {bundle.step:,} of its {steps:,} steps"]
@@ -88,10 +89,11 @@ def network(config: DistilRun) -> Network:
     return settings_of(_place(config), ClassifyRun, "distil.teacher").model
 
 
-def _another(config: DistilRun, found: str) -> UserError:
+def another(settings: DistilConfig | GeneratorConfig, found: str) -> UserError:
+    """The refusal of a teacher with the SHA-256 ``found``."""
     return UserError(
-        f"distil.teacher is {str(config.distil.teacher)!r}, whose weights have the SHA-256 {found[:12]}…, but this run "
-        f"began with a teacher with {str(config.distil.source)[:12]}…: a student has one teacher alone."
+        f"distil.teacher is {settings.teacher!r}, whose weights have the SHA-256 {found[:12]}…, but this run began "
+        f"with a teacher with {str(settings.source)[:12]}…: a student has one teacher alone."
     )
 
 
