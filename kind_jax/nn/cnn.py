@@ -102,5 +102,6 @@ def block_means(x: Float[Array, "N H W C"], side: int) -> Float[Array, "N h w C"
     if side == 1:
         return x
     count, height, width, channels = x.shape
-    x = jnp.pad(x, ((0, 0), (0, -height % side), (0, -width % side), (0, 0)), mode="edge")
+    if height % side or width % side:
+        x = jnp.pad(x, ((0, 0), (0, -height % side), (0, -width % side), (0, 0)), mode="edge")
     return x.reshape(count, x.shape[1] // side, side, x.shape[2] // side, side, channels).mean(axis=(2, 4))

@@ -1,0 +1,161 @@
+"""What becomes of the features of every node: which of N models' features are merged, and how. n: features of a node.
+
+Merged features are f* = Σ_m M_m f_m, and a model's own are recovered as f_m ≈ U_m f*. Features of attention heads are
+matched head by head: heads of all models are assigned to those of the first, and features within those that belong
+together. Queries and keys are never merged with others of one model, because no weight stands between them to undo it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from kind_jax.errors import UserError
+from kind_jax.merging.maps import Maps, Nodes
+from kind_jax.merging.match import Match, Method, match
+from kind_jax.merging.rotation import rotations
+from kind_jax.merging.statistics import Statistics
+from kind_jax.merging.table import Node, Place, Table
+
+Stream = Literal["identity", "permute", "zip", "orthogonal"]
+"""How the residual stream of a network with LayerNorms is aligned."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How features are matched; see :func:`kind_jax.merging.match.match`.
+
+    Attributes:
+      stream: what is done about features that a LayerNorm is computed over.
+      epsilon: 0 takes exact means over groups; the published code has 1e-5.
+    """
+
+    method: Method = "zip"
+    alpha: float = 0.3
+    beta: float = 0.125
+    stream: Stream = "orthogonal"
+    epsilon: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Attributes:
+    maps: of each model, for the nodes whose features stand together on an axis: one, or heads and what is in them.
+    matches: of each node that was matched at once; of the inside of heads, one for each head.
+    """
+
+    maps: dict[Nodes, tuple[Maps, ...]]
+    matches: dict[int, tuple[Match, ...]]
+
+
+def method_of(node: Node, settings: Settings) -> str:
+    """What is done at a node."""
+    if node.normed and node.heads is None:
+        return settings.stream
+    if node.paired and settings.method != "identity":
+        return "permute"
+    return settings.method
+
+
+def wanted(table: Table, nodes: Sequence[int]) -> list[list[Place]]:
+    """Where the features of nodes are measured.
+
+    At the last place where they are read, which for a residual stream is its end; of a stream behind LayerNorms, at all
+    of them; of queries and keys, at both.
+    """
+    found = []
+    for i in nodes:
+        places = {place.index: place for place in table.places[i]}
+        node = table.nodes[i]
+        every = node.normed or node.paired
+        found.append(list(places.values()) if every else list(places.values())[-1:])
+    return found
+
+
+def measured(table: Table, nodes: Sequence[int]) -> list[int]:
+    """The nodes of ``nodes`` that have features to measure: heads as such have none."""
+    return [i for i in nodes if not table.nodes[i].inside]
+
+
+def make(table: Table, statistics: dict[int, Statistics], models: int, settings: Settings) -> Plan:
+    """Match the features of the nodes that there are statistics of."""
+    maps: dict[Nodes, tuple[Maps, ...]] = {}
+    matches: dict[int, tuple[Match, ...]] = {}
+    for i, node in enumerate(table.nodes):
+        if node.inside:
+            if all(inside in statistics for inside in node.inside):
+                _heads(table, i, statistics, models, settings, maps, matches)
+        elif node.heads is None and i in statistics:
+            how = method_of(node, settings)
+            if how == "orthogonal":
+                maps[i,] = rotations(statistics[i], models)
+            else:
+                found = _match(statistics[i].correlation, models, how, settings)
+                maps[i,] = _maps(found)
+                matches[i] = (found,)
+    return Plan(maps, matches)
+
+
+def _match(correlation: np.ndarray, models: int, method: str, settings: Settings) -> Match:
+    return match(correlation, models, method, settings.alpha, settings.beta, epsilon=settings.epsilon)
+
+
+def _maps(found: Match) -> tuple[Maps, ...]:
+    return tuple(Maps(*found.of(m)) for m in range(found.models))
+
+
+def _heads(
+    table: Table, node: int, statistics: dict[int, Statistics], models: int, settings: Settings,
+    maps: dict[Nodes, tuple[Maps, ...]], matches: dict[int, tuple[Match, ...]],
+) -> None:  # fmt: skip
+    """Heads by what is in them, then what is in heads that belong together."""
+    count, inside = table.nodes[node].size, table.nodes[node].inside
+    free = [i for i in inside if not table.nodes[i].paired] or list(inside)
+    if settings.method == "identity":
+        partner = np.tile(np.arange(count), (models, 1))
+    else:
+        partner = _assigned([statistics[i].correlation for i in free], models, count)
+    eye = np.eye(count, dtype=np.float32)
+    maps[node,] = tuple(Maps(eye[partner[m]] / models, eye[partner[m]].T) for m in range(models))
+    for i in inside:
+        each = table.nodes[i].size
+        how = method_of(table.nodes[i], settings)
+        merges = [np.zeros((count * each, count * each), np.float32) for _ in range(models)]
+        unmerges = [np.zeros((count * each, count * each), np.float32) for _ in range(models)]
+        found = []
+        for head in range(count):
+            rows = [np.arange(each) + (m * count + partner[m][head]) * each for m in range(models)]
+            own = np.concatenate(rows)
+            found.append(_match(statistics[i].correlation[np.ix_(own, own)], models, how, settings))
+            here = slice(head * each, (head + 1) * each)
+            for m, (merge, unmerge) in enumerate(_maps(found[-1])):
+                there = slice(partner[m][head] * each, (partner[m][head] + 1) * each)
+                merges[m][here, there], unmerges[m][there, here] = merge, unmerge
+        maps[node, i] = tuple(Maps(*pair) for pair in zip(merges, unmerges, strict=True))
+        matches[i] = tuple(found)
+
+
+def _assigned(correlations: Sequence[np.ndarray], models: int, heads: int) -> np.ndarray:
+    """For each model, its head that belongs to each head of the first: the greatest sum over best pairs of features."""
+    partner = np.zeros((models, heads), np.int64)
+    partner[0] = np.arange(heads)
+    for m in range(1, models):
+        scores = np.zeros((heads, heads))
+        for correlation in correlations:
+            each = len(correlation) // (models * heads)
+            for a in range(heads):
+                for b in range(heads):
+                    start = (m * heads + b) * each
+                    block = correlation[a * each : (a + 1) * each, start : start + each]
+                    scores[a, b] += block[linear_sum_assignment(block, maximize=True)].sum()
+        partner[m] = linear_sum_assignment(scores, maximize=True)[1]
+    return partner
+
+
+def check_models(models: int, settings: Settings) -> None:
+    """Refuse a method that is not for so many models."""
+    if settings.method == "optimal" and models != 2:
+        raise UserError(f"models is {models}, but it must be 2 for method 'optimal', which pairs features.")

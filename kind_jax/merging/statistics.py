@@ -1,0 +1,135 @@
+"""How the features of several models go together over any number of samples. N: models, n: features of each, D = N n.
+
+Each batch is centred on its own mean before products are taken, in float32 on the devices; batches are put together in
+float64 (Chan, Golub & LeVeque 1983). The difference of two large numbers, which sums of products would give, is never
+taken: a feature that hardly varies has a small variance and not a negative one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from kind_jax.errors import UserError
+from kind_jax.merging.table import Place, Table
+
+_LEAST = 1e-7  # of the product of two standard deviations, as in the published code
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistics:
+    """Of one node, the features of one model behind those of the other.
+
+    Attributes:
+      count: samples: images, times the pixels or tokens of each.
+      mean: float64.
+      covariance: float64, of the population.
+    """
+
+    count: int
+    mean: Float[np.ndarray, " D"]
+    covariance: Float[np.ndarray, "D D"]
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "D D"]:
+        """A feature that never changes has the correlation 0 with all others."""
+        deviation = np.sqrt(np.diag(self.covariance))
+        return self.covariance / np.maximum(np.outer(deviation, deviation), _LEAST)
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Which features never change."""
+        return np.diag(self.covariance) <= _LEAST
+
+
+@dataclasses.dataclass
+class Moments:
+    """What has been seen so far; the fields are those of :class:`Statistics`, with products summed and not averaged."""
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def none(cls, features: int) -> Moments:
+        return cls(0, np.zeros(features), np.zeros((features, features)))
+
+    def add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+        """Take in a batch's mean and its products about that mean."""
+        total = self.count + count
+        step = np.asarray(mean, np.float64) - self.mean
+        self.scatter += scatter
+        self.scatter += np.outer(step, step) * (self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+
+def collect(
+    table: Table,
+    models: Sequence[Any],
+    batches: Iterable[Sequence[Any]],
+    places: Sequence[Sequence[Place]],
+    devices: Sequence[jax.Device] | None = None,
+) -> list[Statistics]:
+    """Statistics of the features of several models at nodes, all of which see the same batches.
+
+    Args:
+      models: the weights of each, as the table knows them.
+      batches: inputs of the network, each with the samples on its first axis.
+      places: of each node; where there are several, their covariances are averaged.
+      devices: to split batches over; None takes all of this host's. A batch that they do not divide is not split.
+
+    Raises:
+      UserError: no batch, or features that are not finite.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    mesh = Mesh(np.asarray(devices), ("data",))
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    weights = [jax.device_put(model, whole) for model in models]
+    wanted = [list(each) for each in places]
+
+    @jax.jit
+    def moments(weights: list[Any], inputs: tuple[Any, ...]) -> list[list[tuple[Array, Array]]]:
+        features = [table.features(wanted, each, *inputs) for each in weights]
+        return [
+            [_moments([model[node][k] for model in features]) for k in range(len(each))]
+            for node, each in enumerate(wanted)
+        ]
+
+    found: list[list[Moments | None]] = [[None] * len(each) for each in wanted]
+    for batch in batches:
+        arrays = tuple(np.asarray(array) for array in batch)
+        where = whole if len(arrays[0]) % len(devices) else split
+        made = moments(weights, tuple(jax.device_put(array, where) for array in arrays))
+        for node, each in enumerate(jax.device_get(made)):
+            for k, (count, mean, scatter) in enumerate(each):
+                so_far = found[node][k]
+                if so_far is None:
+                    so_far = found[node][k] = Moments.none(len(mean))
+                so_far.add(int(count), mean, scatter)
+    return [_statistics(each, table.nodes[i].name if len(wanted) == len(table.nodes) else "") for i, each in enumerate(found)]
+
+
+def _moments(features: Sequence[Float[Array, "samples n"]]) -> tuple[Array, Array, Array]:
+    joined = jnp.concatenate([each.astype(jnp.float32) for each in features], axis=1)
+    mean = jnp.mean(joined, axis=0)
+    centred = joined - mean
+    scatter = jnp.matmul(centred.T, centred, precision=jax.lax.Precision.HIGHEST)
+    return jnp.asarray(len(joined)), mean, scatter
+
+
+def _statistics(places: Sequence[Moments | None], node: str) -> Statistics:
+    seen = [each for each in places if each is not None]
+    if not seen:
+        raise UserError("there are no images to match features on, but there must be some.")
+    covariance = np.mean([each.scatter / each.count for each in seen], axis=0)
+    if not np.isfinite(covariance).all():
+        raise UserError(f"the features of {node or 'a node'} are not finite; nothing can be matched with them.")
+    return Statistics(seen[0].count, np.mean([each.mean for each in seen], axis=0), covariance)

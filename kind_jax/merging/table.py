@@ -1,0 +1,325 @@
+"""Which weight is written by and read at which node: a table, derived from the network itself.
+
+A *node* is a place whose n features may be put in any order without changing what the network computes, if the weights
+that write them and those that read them follow. Nobody labels axes: :func:`table_of` follows the dimensions of all
+weights through the traced network (:mod:`kind_jax.merging.follow`), whatever network it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kind_jax.merging.dims import Atom, Cat, Dim, atoms, factors, find, parts
+from kind_jax.merging.follow import Followed, follow
+from kind_jax.merging.program import Program, program
+
+Role = Literal["written", "read", "inner"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stretch of a weight's axis.
+
+    Attributes:
+      size: its length.
+      nodes: the node whose features it has; two for the features of heads, and none for what has an order of its own.
+      around: sizes before and behind the node's in a product of the kind (rows, columns, channels).
+    """
+
+    size: int
+    nodes: tuple[int, ...] = ()
+    around: tuple[int, int] = (1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """An axis of a weight: what it has, and whether it writes features, reads them, or is summed over by weights."""
+
+    parts: tuple[Part, ...]
+    role: Role
+
+    @property
+    def nodes(self) -> set[int]:
+        return {node for part in self.parts for node in part.nodes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """Features that have no order.
+
+    Attributes:
+      name: the first weight that writes them.
+      size: how many there are.
+      heads: where they are the features of attention heads: the node of the heads, which are permuted as blocks.
+      inside: of such a node of heads: what is within its heads, as numbers of nodes.
+      paired: whether they are summed over against other features, as queries with keys: nothing but permuting is right.
+      normed: whether a norm computes something over them.
+      written, read: how many weights do.
+    """
+
+    name: str
+    size: int
+    heads: int | None = None
+    inside: tuple[int, ...] = ()
+    paired: bool = False
+    normed: bool = False
+    written: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a node's features are to be seen: a variable of the program, and how to take them out of its axes.
+
+    Attributes:
+      index: of the variable, for :meth:`Table.features`.
+      leaf: the weight that reads them; None for other features.
+    """
+
+    index: int
+    leaf: str | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Attributes:
+    nodes: in the order of the program.
+    axes: of each weight, by its path.
+    places: of each node, where its features are summed over, in the order of the program.
+    """
+
+    nodes: tuple[Node, ...]
+    axes: dict[str, tuple[Axis, ...]]
+    places: tuple[tuple[Place, ...], ...]
+    _program: Program
+    _sources: tuple[tuple[Any, tuple[tuple[int, ...], ...]], ...]
+
+    def features(
+        self, wanted: list[list[Place]], weights: Any, *inputs: Any
+    ) -> list[list[Float[Array, "samples n"]]]:
+        """Features at places, of weights like those that the table was made for, with a row for each sample, pixel or
+        token; those of heads are head-major."""
+        flat = [place.index for places in wanted for place in places]
+        values = self._program.values([self._sources[index][0] for index in flat], weights, *inputs)
+        taken = iter(_taken(value, self._sources[index][1]) for index, value in zip(flat, values, strict=True))
+        return [[next(taken) for _ in places] for places in wanted]
+
+
+def table_of(function: Callable[..., Any], weights: Any, *inputs: Any) -> Table:
+    """The table of a network.
+
+    Args:
+      function: takes weights and inputs; whatever it returns keeps its order.
+      weights: a tree of arrays or ShapeDtypeStructs. Blocks that a scan runs over need leaves of their own.
+      inputs: likewise; they keep their order too.
+
+    Raises:
+      UserError: an operation that no rule is for, weights that are stacked for a scan, or one that has no part in the
+        outputs.
+    """
+    traced = program(function, weights, *inputs)
+    found = follow(traced)
+    _settle(found)
+    return _Builder(traced, found).table()
+
+
+def _settle(found: Followed) -> None:
+    """Give an order to what is not free after all: features of heads that also stand without them, and products that
+    are no heads."""
+    while True:
+        before = _free(found)
+        inner: dict[int, set[int]] = {}
+        bare: set[int] = set()
+        for dims in found.axes:
+            for dim in dims:
+                for part in parts(dim):
+                    free = [f for f in factors(part) if isinstance(f, Atom) and not f.pinned]
+                    odd = [a for f in factors(part) if isinstance(f, Cat) for a in atoms(f)]
+                    for atom in odd if len(factors(part)) > 1 else []:
+                        atom.pinned = True
+                    if len(free) > 2:
+                        for atom in free[2:]:
+                            atom.pinned = True
+                    if len(free) == 2:
+                        inner.setdefault(free[1].id, set()).add(free[0].id)
+                    elif len(free) == 1:
+                        bare.add(free[0].id)
+        outer = {head for heads in inner.values() for head in heads}
+        wrong = {atom for atom, heads in inner.items() if atom in bare or atom in outer or len(heads) > 1}
+        for dims in found.axes:
+            for dim in dims:
+                for atom in atoms(dim):
+                    if atom.id in wrong:
+                        atom.pinned = True
+        if _free(found) == before:
+            return
+
+
+def _free(found: Followed) -> set[int]:
+    return {atom.id for dims in found.axes for dim in dims for atom in atoms(dim) if not atom.pinned}
+
+
+class _Builder:
+    def __init__(self, traced: Program, found: Followed) -> None:
+        self.traced, self.found = traced, found
+        self.number: dict[int, int] = {}
+        self.atoms: list[Atom] = []
+        self.first: list[str] = []
+
+    def table(self) -> Table:
+        names, found = self.traced.names, self.found
+        inner_axes, read_axes = found.inner, found.read
+        order = self._order()
+        for i, axis in order:
+            for atom in atoms(found.axes[i][axis]):
+                if not atom.pinned and atom.size > 1 and atom.id not in self.number and (i, axis) not in inner_axes:
+                    self.number[atom.id] = len(self.atoms)
+                    self.atoms.append(atom)
+                    self.first.append(names[i].rpartition("/")[0] or names[i])
+        axes = {
+            name: tuple(
+                Axis(tuple(self._part(p) for p in parts(dim)), _role((i, axis), read_axes, inner_axes))
+                for axis, dim in enumerate(found.axes[i])
+            )
+            for i, name in enumerate(names)
+        }
+        sources, places = self._places()
+        return Table(self._nodes(axes), axes, places, self.traced, sources)
+
+    def _order(self) -> list[tuple[int, int]]:
+        """Axes of leaves in the order in which the program uses the leaves."""
+        jaxpr = self.traced.flat.jaxpr
+        where: dict[Any, int] = {}
+        for position, equation in enumerate(jaxpr.eqns):
+            for atom in equation.invars:
+                if not hasattr(atom, "val"):
+                    where.setdefault(atom, position)
+        leaves = range(len(self.traced.names))
+        ranked = sorted(leaves, key=lambda i: where.get(jaxpr.invars[i], 0))
+        kernels = [i for i in ranked if len(self.found.axes[i]) > 1]
+        return [(i, axis) for i in [*kernels, *ranked] for axis in range(len(self.found.axes[i]))]
+
+    def _part(self, dim: Dim) -> Part:
+        before = behind = 1
+        nodes: list[int] = []
+        for factor in factors(dim):
+            number = self.number.get(factor.id) if isinstance(factor, Atom) else None
+            if number is not None:
+                nodes.append(number)
+            elif nodes:
+                behind *= factor.size
+            else:
+                before *= factor.size
+        return Part(dim.size, tuple(nodes), (before, behind))
+
+    def _nodes(self, axes: dict[str, tuple[Axis, ...]]) -> tuple[Node, ...]:
+        inside: dict[int, set[int]] = {}
+        for each in axes.values():
+            for axis in each:
+                for part in axis.parts:
+                    if len(part.nodes) == 2:
+                        inside.setdefault(part.nodes[0], set()).add(part.nodes[1])
+        heads = {node: head for head, found in inside.items() for node in found}
+        normed, paired = self._flagged(self.found.normed), self._flagged(self.found.paired)
+
+        def users(number: int, role: Role) -> tuple[str, ...]:
+            return tuple(
+                name for name, each in axes.items() if any(a.role == role and number in a.nodes for a in each)
+            )
+
+        return tuple(
+            Node(
+                self.first[i], atom.size, heads.get(i), tuple(sorted(inside.get(i, ()))), i in paired, i in normed,
+                users(i, "written"), users(i, "read"),
+            )
+            for i, atom in enumerate(self.atoms)
+        )  # fmt: skip
+
+    def _flagged(self, dims: list[Dim]) -> set[int]:
+        return {self.number[atom.id] for dim in dims for atom in atoms(dim) if atom.id in self.number}
+
+    def _places(self) -> tuple[tuple[Any, ...], tuple[tuple[Place, ...], ...]]:
+        sources: list[Any] = []
+        places: list[list[Place]] = [[] for _ in self.atoms]
+        seen: dict[tuple[Any, int], int] = {}
+        for read in self.found.reads:
+            leaf = None if read.leaf is None else self.traced.names[read.leaf]
+            for atom in atoms(read.dim):
+                number = self.number.get(atom.id)
+                if number is None:
+                    continue
+                variable = self._source(read.variable, atom)
+                key = (variable, number)
+                if key not in seen:
+                    recipe = self._recipe(variable, atom)
+                    if recipe is None:
+                        continue
+                    seen[key] = len(sources)
+                    sources.append((variable, recipe))
+                places[number].append(Place(seen[key], leaf))
+        return tuple(sources), tuple(tuple(each) for each in places)
+
+    def _source(self, variable: Any, atom: Atom) -> Any:
+        """Back through means over images and changes of shape to the features themselves."""
+        while True:
+            before = self.found.pooled.get(variable)
+            if before is None or not any(a is atom for dim in self.found.dims[before] for a in atoms(dim)):
+                return variable
+            variable = before
+
+    def _recipe(self, variable: Any, atom: Atom) -> tuple[tuple[int, ...], ...] | None:
+        """For each axis: (start, stop), the sizes of its factors, and which of them are features."""
+        out = []
+        for dim in self.found.dims[variable]:
+            start, stop, chosen = 0, dim.size, find(dim)
+            for part in parts(dim):
+                if any(a is atom for a in atoms(part)):
+                    chosen, stop = part, start + part.size
+                    break
+                start += part.size
+            else:
+                start = 0
+            sizes = [factor.size for factor in factors(chosen)]
+            marks = [
+                int(isinstance(f, Atom) and f.id in self.number and self._together(f, atom)) for f in factors(chosen)
+            ]
+            out.append((start, stop, len(sizes), *sizes, *marks))
+        return tuple(out)
+
+    def _together(self, one: Atom, atom: Atom) -> bool:
+        """Whether an atom is the wanted one, or the heads that it is within."""
+        return one is atom or any(
+            [f.id for f in factors(part) if isinstance(f, Atom) and not f.pinned] == [one.id, atom.id]
+            for dims in self.found.axes
+            for dim in dims
+            for part in parts(dim)
+        )
+
+
+def _role(origin: tuple[int, int], read: set[tuple[int, int]], inner: set[tuple[int, int]]) -> Role:
+    if origin in inner:
+        return "inner"
+    return "read" if origin in read else "written"
+
+
+def _taken(value: jax.Array, recipe: tuple[tuple[int, ...], ...]) -> Float[Array, "samples n"]:
+    """The features of a node, as a row for each sample."""
+    shape: list[int] = []
+    marks: list[int] = []
+    for axis, (start, stop, count, *rest) in enumerate(recipe):
+        value = jax.lax.slice_in_dim(value, start, stop, axis=axis)
+        shape += rest[:count]
+        marks += rest[count:]
+    value = value.reshape(shape)
+    features = [i for i, mark in enumerate(marks) if mark]
+    samples = [i for i, mark in enumerate(marks) if not mark]
+    n = 1
+    for i in features:
+        n *= shape[i]
+    return jnp.transpose(value, (*samples, *features)).reshape(-1, n)
