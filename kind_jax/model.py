@@ -21,6 +21,7 @@ MODULES = {
     "ViTConfig": "kind_jax.nn.vit:ViT",
     "ResNetConfig": "kind_jax.nn.resnet:ResNet",
     "CNNConfig": "kind_jax.nn.cnn:CNN",
+    "ZippedConfig": "kind_jax.nn.zipped:Zipped",
     "EfficientNetConfig": "kind_jax.nn.efficientnet:EfficientNet",
 }
 """The module of each class of settings of a network, imported when it is needed."""

@@ -73,6 +73,16 @@ class ClassifierConfig:
         return False
 
     @property
+    def ends(self) -> int:
+        """Stages, or blocks of a transformer: the places where the network may be cut, see :mod:`kind_jax.nn.pieces`."""
+        raise NotImplementedError
+
+    @property
+    def most_shared(self) -> int:
+        """The last place up to which models of this architecture may share everything: the features."""
+        return self.ends + 1
+
+    @property
     def null_gate(self) -> Literal["learngenes"]:
         """There is no null class."""
         return "learngenes"

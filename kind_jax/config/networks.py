@@ -100,6 +100,10 @@ class ViTConfig(Transformer, ClassifierConfig):
         return tuple(self.drop_path * i / last for i in range(self.depth))
 
     @property
+    def ends(self) -> int:
+        return self.depth
+
+    @property
     def tokens(self) -> int:
         """Patches of an image, and the class token."""
         return (self.seen_size // self.patch) ** 2 + (self.pool == "token")
@@ -183,6 +187,10 @@ class ResNetConfig(ClassifierConfig):
         return round((64 if self.imagenet else 16) * 2**stage * self.width)
 
     @property
+    def ends(self) -> int:
+        return len(self.blocks)
+
+    @property
     def features(self) -> int:
         """Channels that the head sees."""
         return self.channels_of(len(self.blocks) - 1) * (4 if self.bottleneck else 1)
@@ -206,6 +214,10 @@ class CNNConfig(ClassifierConfig):
     momentum: float = 0.1
 
     roles: ClassVar[dict[Role, str]] = ClassifierConfig.roles | {Role.TRAINING: "momentum"}
+
+    @property
+    def ends(self) -> int:
+        return 3
 
     @gathered()
     def __post_init__(self) -> None:
@@ -234,6 +246,10 @@ class EfficientNetConfig(ClassifierConfig):
         Role.TRAINING: "momentum",
     }
 
+    @property
+    def ends(self) -> int:
+        return 7
+
     @gathered()
     def __post_init__(self) -> None:
         self._check_images()
@@ -241,7 +257,52 @@ class EfficientNetConfig(ClassifierConfig):
         require(0 < self.norm_eps <= 1, "model.norm_eps", self.norm_eps, "positive and at most 1")
 
 
-Network = ViTConfig | ResNetConfig | CNNConfig | EfficientNetConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZippedConfig(ClassifierConfig):
+    """Several networks of one architecture that share their first stages, as merging makes them.
+
+    Attributes:
+      of: the architecture of each, without tailors.
+      to: the place up to which they share everything, see :mod:`kind_jax.nn.pieces`: 0 for nothing, which is an
+        ensemble; the number of a stage or block; or one more than there are, for all but the last layer of each.
+      classes: how many classes the head of each has, in the order of the classes.
+    """
+
+    __pydantic_config__ = STRICT
+
+    network: Literal["zipped"] = "zipped"
+    of: ViTConfig | ResNetConfig | CNNConfig | EfficientNetConfig | ZippedConfig
+    to: int
+    classes: tuple[int, ...]
+
+    roles: ClassVar[dict[Role, str]] = ClassifierConfig.roles | {
+        Role.WEIGHTS: f"{ClassifierConfig.roles[Role.WEIGHTS]} of to classes"
+    }
+
+    @gathered()
+    def __post_init__(self) -> None:
+        self._check_images()
+        for name in ("size", "channels", "resolution", "colour", "mean", "std", "dtype"):
+            own, inner = getattr(self, name), getattr(self.of, name)
+            require(own == inner, f"model.{name}", own, f"that of model.of, which is {inner}")
+        require(not self.of.gated, "model.of.gate", "superclass", "'none': a merged network has no tailors")
+        most = self.of.most_shared
+        require(0 <= self.to <= most, "model.to", self.to, f"between 0 and {most}")
+        possible = len(self.classes) >= 2 and min(self.classes) >= 1
+        require(possible, "model.classes", self.classes, "two numbers of classes or more, each 1 or more")
+        require(self.num_classes == sum(self.classes), "model.num_classes", self.num_classes, "the sum of model.classes")
+
+    @property
+    def ends(self) -> int:
+        """Stages that are shared."""
+        return min(self.to, self.of.ends)
+
+    @property
+    def most_shared(self) -> int:
+        return self.to if self.to <= self.of.ends else self.ends + 1
+
+
+Network = ViTConfig | ResNetConfig | CNNConfig | EfficientNetConfig | ZippedConfig
 """A new network is a class above, a line here, and its module in :data:`kind_jax.model.MODULES`."""
 
 _VITS = {"Ti": (192, 12, 3), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "H": (1280, 32, 16)}

@@ -16,7 +16,7 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense
 from kind_jax.nn.norm import BatchNorm
-from kind_jax.nn.resnet import Conv, Sequential
+from kind_jax.nn.resnet import Conv, Sequential, keep_stages
 
 FEATURES = 32
 _WIDTHS = (32, 64, 128)
@@ -86,11 +86,36 @@ class CNN(nnx.Module):
           train: whether batches are normalised by themselves, and the statistics move.
         """
         del gate, paths
-        x = self.stem(block_means(images.astype(self.config.dtype), self.shrink))
+        return self.leave(self.through(self.enter(images, train=train), train=train), train=train)
+
+    def enter(self, images: Float[Array, "N H W C"], *, train: bool = False) -> Float[Array, "N h w C_0"]:
+        """What the first stage sees."""
+        del train
+        return self.stem(block_means(images.astype(self.config.dtype), self.shrink))
+
+    def through(
+        self, x: Float[Array, "N h w C"], gate: Gate | None = None, *, train: bool = False
+    ) -> Float[Array, "N h_out w_out C_out"]:
+        """``x`` after all stages that are held."""
+        del gate
         for block in self.stages:
-            x = block(x, train=train)
+            x = x if block is None else block(x, train=train)
+        return x
+
+    def leave(self, x: Float[Array, "N h w C"], *, train: bool = False) -> Float[Array, "N 32"]:
+        """The features of what the last stage gives."""
         x = jax.nn.relu(self.norm(x, train=train)).mean(axis=(1, 2))
         return self.hidden(x).astype(jnp.float32)
+
+    def keep(self, begin: int, end: int, count: int) -> None:
+        """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`."""
+        if begin > 0 or end == 0:
+            self.stem = None
+        keep_stages(self.stages, begin, end)
+        if not begin <= count < end:
+            self.norm, self.hidden = None, None
+        if end <= count + 1:
+            self.head = None
 
     def logits(self, features: Float[Array, "N 32"]) -> Float[Array, "N classes"]:
         """Of what :meth:`features` gives, float32."""

@@ -18,7 +18,7 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense
 from kind_jax.nn.norm import BatchNorm
-from kind_jax.nn.resnet import Sequential
+from kind_jax.nn.resnet import Sequential, keep_stages
 
 STEM, FEATURES = 32, 1280
 
@@ -138,12 +138,36 @@ class EfficientNet(nnx.Module):
           train: whether batches are normalised by themselves, and the statistics move.
         """
         del gate, paths
-        x = jax.nn.relu6(self.norm(self.stem(images.astype(self.config.dtype)), train=train))
+        return self.leave(self.through(self.enter(images, train=train), train=train), train=train)
+
+    def enter(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B h w C_0"]:
+        """What the first stage sees."""
+        return jax.nn.relu6(self.norm(self.stem(images.astype(self.config.dtype)), train=train))
+
+    def through(
+        self, x: Float[Array, "B h w C"], gate: Gate | None = None, *, train: bool = False
+    ) -> Float[Array, "B h_out w_out C_out"]:
+        """``x`` after all stages that are held."""
+        del gate
         for stage in self.stages:
-            for block in stage:
+            for block in stage or ():
                 x = block(x, train=train)
+        return x
+
+    def leave(self, x: Float[Array, "B h w C"], *, train: bool = False) -> Float[Array, "B 1280"]:
+        """The features of what the last stage gives."""
         x = jax.nn.relu6(self.top_norm(self.top(x), train=train))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+    def keep(self, begin: int, end: int, count: int) -> None:
+        """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`."""
+        if begin > 0 or end == 0:
+            self.stem, self.norm = None, None
+        keep_stages(self.stages, begin, end)
+        if not begin <= count < end:
+            self.top, self.top_norm = None, None
+        if end <= count + 1:
+            self.head = None
 
     def logits(self, features: Float[Array, "B 1280"]) -> Float[Array, "B classes"]:
         """Of what :meth:`features` gives, float32."""

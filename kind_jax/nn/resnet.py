@@ -48,6 +48,13 @@ class Sequential(nnx.Module):
         return (getattr(self, str(i)) for i in range(self.length))
 
 
+def keep_stages(stages: Sequential, begin: int, end: int) -> None:
+    """Drop the stages before ``begin`` and from ``end``."""
+    for i in range(stages.length):
+        if not begin <= i < end:
+            setattr(stages, str(i), None)
+
+
 class Shortcut(nnx.Module):
     """A block's input in the shape of its output."""
 
@@ -129,6 +136,10 @@ class ResNet(nnx.Module):
           train: whether batches are normalised by themselves, and the statistics move.
         """
         del gate, paths
+        return self.leave(self.through(self.enter(images, train=train), train=train))
+
+    def enter(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B h w C_0"]:
+        """What the first stage sees."""
         moves = train and 0 not in self.config.settled_stages
         x = jax.nn.relu(self.norm(self.stem(images.astype(self.config.dtype)), train=moves))
         if self.config.imagenet:
@@ -136,10 +147,30 @@ class ResNet(nnx.Module):
                 x, jnp.asarray(-jnp.inf, x.dtype), jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1),
                 ((0, 0), (1, 1), (1, 1), (0, 0)),
             )  # fmt: skip
+        return x
+
+    def through(
+        self, x: Float[Array, "B h w C"], gate: Gate | None = None, *, train: bool = False
+    ) -> Float[Array, "B h_out w_out C_out"]:
+        """``x`` after all stages that are held."""
+        del gate
         for i, stage in enumerate(self.stages):
-            for block in stage:
+            for block in stage or ():
                 x = block(x, train=train and i not in self.config.settled_stages)
+        return x
+
+    def leave(self, x: Float[Array, "B h w C"], *, train: bool = False) -> Float[Array, "B C"]:
+        """The features of what the last stage gives."""
+        del train
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+    def keep(self, begin: int, end: int, count: int) -> None:
+        """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`."""
+        if begin > 0 or end == 0:
+            self.stem, self.norm = None, None
+        keep_stages(self.stages, begin, end)
+        if end <= count + 1:
+            self.head = None
 
     def logits(self, features: Float[Array, "B C_out"]) -> Float[Array, "B classes"]:
         """Of what :meth:`features` gives, float32."""

@@ -104,18 +104,46 @@ class ViT(nnx.Module):
           paths: factors on the residual branches of each block and sample, for stochastic depth.
         """
         del train
+        return self.leave(self.through(self.enter(images), gate, paths=paths))
+
+    def enter(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B T D"]:
+        """What the first block sees."""
+        del train
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x = self.patch_embed(patchify(images.astype(dtype), config.patch))
         if self.class_token is not None:
             token = jnp.broadcast_to(self.class_token[...].astype(dtype)[None, None, :], (len(x), 1, config.width))
             x = jnp.concatenate([token, x], axis=1)
-        x = x + self.position[...].astype(dtype)[None]
-        x = over_depth(
+        return x + self.position[...].astype(dtype)[None]
+
+    def through(
+        self, x: Float[Array, "B T D"], gate: Gate, *, train: bool = False, paths: Float[Array, "L B 2"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """``x`` after all blocks."""
+        del train
+        if self.blocks is None:
+            return x
+        return over_depth(
             self.blocks, x, gate, lambda block, x, gate, paths: block(x, gate, paths), each=paths,
-            unroll=config.scan_unroll, remat=config.remat,
+            unroll=self.config.scan_unroll, remat=self.config.remat,
         )  # fmt: skip
+
+    def leave(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B D"]:
+        """The features of what the last block gives."""
+        del train
         x = self.norm(x)
-        return x[:, 0] if config.pool == "token" else jnp.mean(x, axis=1)
+        return x[:, 0] if self.config.pool == "token" else jnp.mean(x, axis=1)
+
+    def keep(self, begin: int, end: int, count: int) -> None:
+        """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`; all blocks or none."""
+        if begin > 0 or end == 0:
+            self.patch_embed, self.class_token, self.position = None, None, None
+        if min(end, count) <= begin:
+            self.blocks = None
+        if not begin <= count < end:
+            self.norm = None
+        if end <= count + 1:
+            self.head = None
 
     def logits(self, features: Float[Array, "B D"]) -> Float[Array, "B classes"]:
         """Of what :meth:`features` gives, float32."""
