@@ -88,6 +88,10 @@ def _mapped(
             continue
         if axis.role == "inner":
             raise UserError(f"{name} is a factor of a weight, but merging needs the weight itself: compose the model first.")
+        if len(axis.parts) == 1:
+            pair = maps[axis.parts[0].nodes][m]
+            array = _along(array, i, axis.parts[0], pair.unmerge.T if axis.role == "read" else writes(pair))
+            continue
         pieces, start = [], 0
         for part in axis.parts:
             piece = np.take(array, np.arange(start, start + part.size), axis=i)

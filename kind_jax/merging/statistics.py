@@ -81,7 +81,7 @@ def collect(
     """Statistics of the features of several models at nodes, all of which see the same batches.
 
     Args:
-      models: the weights of each, as the table knows them.
+      models: the weights of each, as :meth:`Table.split` gives them.
       batches: inputs of the network, each with the samples on its first axis.
       places: of each node; where there are several, their covariances are averaged.
       devices: to split batches over; None takes all of this host's. A batch that they do not divide is not split.

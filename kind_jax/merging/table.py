@@ -8,16 +8,17 @@ weights through the traced network (:mod:`kind_jax.merging.follow`), whatever ne
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kind_jax import partition
 from kind_jax.merging.dims import Atom, Cat, Dim, atoms, factors, find, parts
 from kind_jax.merging.follow import Followed, follow
-from kind_jax.merging.program import Program, program
+from kind_jax.merging.program import Program, named_leaves, program
 
 Role = Literal["written", "read", "inner"]
 
@@ -100,13 +101,21 @@ class Table:
     _program: Program
     _sources: tuple[tuple[Any, tuple[tuple[int, ...], ...]], ...]
 
+    def split(self, weights: Any) -> dict[str, Any]:
+        """The leaves of a tree of weights by path, those that a loop runs over as one for each turn."""
+        return self._program.split(named_leaves(weights))
+
+    def join(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of :meth:`split`, as nested dictionaries; of turns as many as there are."""
+        return partition.unflatten(self._program.join(leaves))
+
     def features(
-        self, wanted: list[list[Place]], weights: Any, *inputs: Any
+        self, wanted: list[list[Place]], leaves: Mapping[str, Any], *inputs: Any
     ) -> list[list[Float[Array, "samples n"]]]:
-        """Features at places, of weights like those that the table was made for, with a row for each sample, pixel or
-        token; those of heads are head-major."""
+        """Features at places, of leaves that :meth:`split` has made, with a row for each sample, pixel or token; those
+        of heads are head-major."""
         flat = [place.index for places in wanted for place in places]
-        values = self._program.values([self._sources[index][0] for index in flat], weights, *inputs)
+        values = self._program.values([self._sources[index][0] for index in flat], leaves, *inputs)
         taken = iter(_taken(value, self._sources[index][1]) for index, value in zip(flat, values, strict=True))
         return [[next(taken) for _ in places] for places in wanted]
 
@@ -116,12 +125,11 @@ def table_of(function: Callable[..., Any], weights: Any, *inputs: Any) -> Table:
 
     Args:
       function: takes weights and inputs; whatever it returns keeps its order.
-      weights: a tree of arrays or ShapeDtypeStructs. Blocks that a scan runs over need leaves of their own.
+      weights: a tree of arrays or ShapeDtypeStructs.
       inputs: likewise; they keep their order too.
 
     Raises:
-      UserError: an operation that no rule is for, weights that are stacked for a scan, or one that has no part in the
-        outputs.
+      UserError: an operation that no rule is for, or a weight that has no part in the outputs.
     """
     traced = program(function, weights, *inputs)
     found = follow(traced)
@@ -181,7 +189,7 @@ class _Builder:
                 if not atom.pinned and atom.size > 1 and atom.id not in self.number and (i, axis) not in inner_axes:
                     self.number[atom.id] = len(self.atoms)
                     self.atoms.append(atom)
-                    self.first.append(names[i].rpartition("/")[0] or names[i])
+                    self.first.append(_short(names[i]))
         axes = {
             name: tuple(
                 Axis(tuple(self._part(p) for p in parts(dim)), _role((i, axis), read_axes, inner_axes))
@@ -300,6 +308,15 @@ class _Builder:
             for dim in dims
             for part in parts(dim)
         )
+
+
+def _short(name: str) -> str:
+    """A weight's layer, like ``blocks/mlp_in[3]``, without its collection."""
+    path, _, turn = name.removesuffix("]").partition("[")
+    layer = path.rpartition("/")[0] or path
+    collection, _, rest = layer.partition("/")
+    layer = rest if collection in partition.COLLECTIONS and rest else layer
+    return f"{layer}[{turn}]" if turn else layer
 
 
 def _role(origin: tuple[int, int], read: set[tuple[int, int]], inner: set[tuple[int, int]]) -> Role:
