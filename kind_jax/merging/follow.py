@@ -59,6 +59,7 @@ class Followed:
       paired: atoms that features sum over against features, as queries with keys, or against a product of weights.
       dims: of each variable.
       pooled: variables that are no more than a mean, a part or another shape of another one.
+      clipped: variables that are another one within bounds, as behind a ReLU.
     """
 
     axes: list[list[Dim]]
@@ -69,6 +70,7 @@ class Followed:
     paired: list[Dim]
     dims: dict[core.Var, list[Dim]]
     pooled: dict[core.Var, core.Var]
+    clipped: dict[core.Var, core.Var]
 
 
 def follow(program: Program) -> Followed:
@@ -84,7 +86,7 @@ class _Follower:
     def __init__(self, program: Program) -> None:
         self.program, jaxpr = program, program.flat.jaxpr
         self.values: dict[core.Var, Value] = {}
-        self.found = Followed([], [], set(), set(), [], [], {}, {})
+        self.found = Followed([], [], set(), set(), [], [], {}, {}, {})
         count = len(program.names)
         for i, variable in enumerate(jaxpr.invars):
             shape, weight = variable.aval.shape, i < count
@@ -126,11 +128,10 @@ class _Follower:
             if data:
                 origins = [frozenset()] * len(dims)
             self.values[variable] = Value(dims, origins, weight, data)
-        if name in _POOLING and len(equation.outvars) == 1:
-            features = [atom for atom, value in zip(equation.invars, given, strict=True) if value.data]
-            scalars = all(value.data or not value.dims for value in given)
-            if len(features) == 1 and scalars:
-                self.found.pooled[equation.outvars[0]] = features[0]
+        kind = self.found.pooled if name in _POOLING else self.found.clipped if name in _CLIPPING else None
+        features = [atom for atom, value in zip(equation.invars, given, strict=True) if value.data]
+        if kind is not None and len(features) == 1 and all(value.data or not value.dims for value in given):
+            kind[equation.outvars[0]] = features[0]
 
     def sum_over(self, sides: Sequence[tuple[Any, Value, int]]) -> None:
         """Note that two operands are summed over against each other, along an axis of each."""
@@ -417,4 +418,5 @@ _RULES: dict[str, Rule] = {
     "dot_general": _dot, "dynamic_slice": _dynamic_slice, "expand_dims": _expand, "gather": _gather, "iota": _iota,
     "pad": _pad, "reshape": _reshape, "slice": _slice, "split": _split, "squeeze": _squeeze, "transpose": _transpose,
 }  # fmt: skip
+_CLIPPING = {"max", "min", "clamp"}
 _POOLING = set("reduce_sum reduce_window_sum slice squeeze reshape transpose convert_element_type copy mul div".split())

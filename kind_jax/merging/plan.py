@@ -8,7 +8,7 @@ together. Queries and keys are never merged with others of one model, because no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Literal
 
 import numpy as np
@@ -60,15 +60,24 @@ def method_of(node: Node, settings: Settings) -> str:
     return settings.method
 
 
-def wanted(table: Table, nodes: Sequence[int]) -> list[list[Place]]:
+def wanted(table: Table, nodes: Sequence[int], trunk: Container[str] | None = None) -> list[list[Place]]:
     """Where the features of nodes are measured.
 
     At the last place where they are read, which for a residual stream is its end; of a stream behind LayerNorms, at all
-    of them; of queries and keys, at both.
+    of them; of queries and keys, at both. Where a ``trunk`` of leaves is merged, up to the first leaf behind it.
+
+    Raises:
+      UserError: features that nothing reads.
     """
     found = []
     for i in nodes:
-        places = {place.index: place for place in table.places[i]}
+        places: dict[int, Place] = {}
+        for place in table.places[i]:
+            places[place.index] = place
+            if trunk is not None and place.leaf is not None and place.leaf not in trunk:
+                break
+        if not places:
+            raise UserError(f"nothing reads the features of {table.nodes[i].name}, so they cannot be matched.")
         node = table.nodes[i]
         every = node.normed or node.paired
         found.append(list(places.values()) if every else list(places.values())[-1:])

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from kind_jax.errors import UserError
 from kind_jax.merging.table import Place, Table
 
-_LEAST = 1e-7  # of the product of two standard deviations, as in the published code
+_STILL = 1e-10  # a variance as a share of the mean one of its model, or of the feature's square
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,25 +28,47 @@ class Statistics:
     """Of one node, the features of one model behind those of the other.
 
     Attributes:
+      models: N.
       count: samples: images, times the pixels or tokens of each.
       mean: float64.
       covariance: float64, of the population.
+      unclipped: the covariance before a ReLU, where there is one.
     """
 
+    models: int
     count: int
     mean: Float[np.ndarray, " D"]
     covariance: Float[np.ndarray, "D D"]
+    unclipped: Float[np.ndarray, "D D"] | None = None
+
+    @property
+    def dead(self) -> Bool[np.ndarray, " D"]:
+        """Which features never change."""
+        variance = np.diag(self.covariance)
+        usual = variance.reshape(self.models, -1).mean(axis=1).repeat(len(variance) // self.models)
+        return variance <= _STILL * (usual + self.mean**2)
 
     @property
     def correlation(self) -> Float[np.ndarray, "D D"]:
-        """A feature that never changes has the correlation 0 with all others."""
-        deviation = np.sqrt(np.diag(self.covariance))
-        return self.covariance / np.maximum(np.outer(deviation, deviation), _LEAST)
+        """A feature that never changes has the correlation 0 with all that do.
 
-    @property
-    def dead(self) -> np.ndarray:
-        """Which features never change."""
-        return np.diag(self.covariance) <= _LEAST
+        With each other such features have the one that they have before their ReLU: so a unit that is silent on these
+        images is found again in a copy of its model, and what is merged with it is silent too.
+        """
+        found = _correlation(self.covariance)
+        dead = self.dead
+        if dead.any():
+            found[dead], found[:, dead] = 0.0, 0.0
+            if self.unclipped is not None:
+                both = np.ix_(dead, dead)
+                found[both] = _correlation(self.unclipped[both])
+        return found
+
+
+def _correlation(covariance: np.ndarray) -> np.ndarray:
+    deviation = np.sqrt(np.diag(covariance))
+    products = np.outer(deviation, deviation)
+    return np.divide(covariance, products, out=np.zeros_like(covariance), where=products > 0)
 
 
 @dataclasses.dataclass
@@ -93,7 +115,8 @@ def collect(
     mesh = Mesh(np.asarray(devices), ("data",))
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     weights = [jax.device_put(model, whole) for model in models]
-    wanted = [list(each) for each in places]
+    # What stands before a ReLU comes behind the places themselves.
+    wanted = [[p.index for p in each] + [p.unclipped for p in each if p.unclipped is not None] for each in places]
 
     @jax.jit
     def moments(weights: list[Any], inputs: tuple[Any, ...]) -> list[list[tuple[Array, Array]]]:
@@ -114,7 +137,7 @@ def collect(
                 if so_far is None:
                     so_far = found[node][k] = Moments.none(len(mean))
                 so_far.add(int(count), mean, scatter)
-    return [_statistics(each, table.nodes[i].name if len(wanted) == len(table.nodes) else "") for i, each in enumerate(found)]
+    return [_statistics(found[i], len(each), len(models)) for i, each in enumerate(places)]
 
 
 def _moments(features: Sequence[Float[Array, "samples n"]]) -> tuple[Array, Array, Array]:
@@ -125,11 +148,13 @@ def _moments(features: Sequence[Float[Array, "samples n"]]) -> tuple[Array, Arra
     return jnp.asarray(len(joined)), mean, scatter
 
 
-def _statistics(places: Sequence[Moments | None], node: str) -> Statistics:
-    seen = [each for each in places if each is not None]
-    if not seen:
+def _statistics(seen: Sequence[Moments | None], places: int, models: int) -> Statistics:
+    moments = [each for each in seen if each is not None]
+    if not moments:
         raise UserError("there are no images to match features on, but there must be some.")
-    covariance = np.mean([each.scatter / each.count for each in seen], axis=0)
-    if not np.isfinite(covariance).all():
-        raise UserError(f"the features of {node or 'a node'} are not finite; nothing can be matched with them.")
-    return Statistics(seen[0].count, np.mean([each.mean for each in seen], axis=0), covariance)
+    covariances = [each.scatter / each.count for each in moments]
+    if not all(np.isfinite(each).all() for each in covariances):
+        raise UserError("the features of a model are not finite, so that nothing can be matched with them.")
+    unclipped = np.mean(covariances[places:], axis=0) if len(covariances) == 2 * places else None
+    mean = np.mean([each.mean for each in moments[:places]], axis=0)
+    return Statistics(models, moments[0].count, mean, np.mean(covariances[:places], axis=0), unclipped)

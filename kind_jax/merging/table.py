@@ -8,7 +8,7 @@ weights through the traced network (:mod:`kind_jax.merging.follow`), whatever ne
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -81,10 +81,12 @@ class Place:
     Attributes:
       index: of the variable, for :meth:`Table.features`.
       leaf: the weight that reads them; None for other features.
+      unclipped: the same for what stands before a ReLU, where there is one.
     """
 
     index: int
     leaf: str | None
+    unclipped: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,14 +112,19 @@ class Table:
         return partition.unflatten(self._program.join(leaves))
 
     def features(
-        self, wanted: list[list[Place]], leaves: Mapping[str, Any], *inputs: Any
+        self, wanted: Sequence[Sequence[int]], leaves: Mapping[str, Any], *inputs: Any
     ) -> list[list[Float[Array, "samples n"]]]:
-        """Features at places, of leaves that :meth:`split` has made, with a row for each sample, pixel or token; those
-        of heads are head-major."""
-        flat = [place.index for places in wanted for place in places]
-        values = self._program.values([self._sources[index][0] for index in flat], leaves, *inputs)
-        taken = iter(_taken(value, self._sources[index][1]) for index, value in zip(flat, values, strict=True))
-        return [[next(taken) for _ in places] for places in wanted]
+        """Features at places, by their indices, of leaves that :meth:`split` has made, with a row for each sample,
+        pixel or token; those of heads are head-major."""
+        flat = [index for indices in wanted for index in indices]
+
+        def one(*inputs: Any) -> list[Any]:
+            alone = jax.tree.map(lambda array: array[None], inputs)
+            values = self._program.values([self._sources[index][0] for index in flat], leaves, *alone)
+            return [_taken(value, self._sources[index][1]) for index, value in zip(flat, values, strict=True)]
+
+        taken = iter([rows.reshape(-1, rows.shape[-1]) for rows in jax.vmap(one)(*inputs)])
+        return [[next(taken) for _ in indices] for indices in wanted]
 
 
 def table_of(function: Callable[..., Any], weights: Any, *inputs: Any) -> Table:
@@ -126,12 +133,13 @@ def table_of(function: Callable[..., Any], weights: Any, *inputs: Any) -> Table:
     Args:
       function: takes weights and inputs; whatever it returns keeps its order.
       weights: a tree of arrays or ShapeDtypeStructs.
-      inputs: likewise; they keep their order too.
+      inputs: likewise, each with samples on its first axis, of which one is enough; they keep their order too.
 
     Raises:
       UserError: an operation that no rule is for, or a weight that has no part in the outputs.
     """
-    traced = program(function, weights, *inputs)
+    alone = [jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), each) for each in inputs]
+    traced = program(function, weights, *alone)
     found = follow(traced)
     _settle(found)
     return _Builder(traced, found).table()
@@ -256,6 +264,7 @@ class _Builder:
         sources: list[Any] = []
         places: list[list[Place]] = [[] for _ in self.atoms]
         seen: dict[tuple[Any, int], int] = {}
+        open_at: dict[int, int] = {}
         for read in self.found.reads:
             leaf = None if read.leaf is None else self.traced.names[read.leaf]
             for atom in atoms(read.dim):
@@ -270,7 +279,11 @@ class _Builder:
                         continue
                     seen[key] = len(sources)
                     sources.append((variable, recipe))
-                places[number].append(Place(seen[key], leaf))
+                    before = self._unclipped(variable)
+                    if before is not None and self._recipe(before, atom) == recipe:
+                        sources.append((before, recipe))
+                        open_at[seen[key]] = len(sources) - 1
+                places[number].append(Place(seen[key], leaf, open_at.get(seen[key])))
         return tuple(sources), tuple(tuple(each) for each in places)
 
     def _source(self, variable: Any, atom: Atom) -> Any:
@@ -280,6 +293,13 @@ class _Builder:
             if before is None or not any(a is atom for dim in self.found.dims[before] for a in atoms(dim)):
                 return variable
             variable = before
+
+    def _unclipped(self, variable: Any) -> Any | None:
+        """What a variable was before a ReLU."""
+        found = None
+        while variable in self.found.clipped:
+            variable = found = self.found.clipped[variable]
+        return found
 
     def _recipe(self, variable: Any, atom: Atom) -> tuple[tuple[int, ...], ...] | None:
         """For each axis: (start, stop), the sizes of its factors, and which of them are features."""
