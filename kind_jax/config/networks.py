@@ -290,7 +290,9 @@ class ZippedConfig(ClassifierConfig):
         require(0 <= self.to <= most, "model.to", self.to, f"between 0 and {most}")
         possible = len(self.classes) >= 2 and min(self.classes) >= 1
         require(possible, "model.classes", self.classes, "two numbers of classes or more, each 1 or more")
-        require(self.num_classes == sum(self.classes), "model.num_classes", self.num_classes, "the sum of model.classes")
+        require(
+            self.num_classes == sum(self.classes), "model.num_classes", self.num_classes, "the sum of model.classes"
+        )
 
     @property
     def ends(self) -> int:

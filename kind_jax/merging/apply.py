@@ -17,7 +17,9 @@ Leaves = Mapping[str, np.ndarray]
 Maybe = dict[Nodes, tuple[Maps, ...]]
 
 
-def merged(table: Table, maps: Maybe, models: Sequence[Leaves], only: Callable[[str], bool] | None = None) -> dict[str, np.ndarray]:
+def merged(
+    table: Table, maps: Maybe, models: Sequence[Leaves], only: Callable[[str], bool] | None = None
+) -> dict[str, np.ndarray]:
     """The weights that all models become.
 
     What no merge writes is averaged. A node without maps keeps its features as they are numbered.
@@ -87,7 +89,9 @@ def _mapped(
         if not any(part.nodes in maps for part in axis.parts):
             continue
         if axis.role == "inner":
-            raise UserError(f"{name} is a factor of a weight, but merging needs the weight itself: compose the model first.")
+            raise UserError(
+                f"{name} is a factor of a weight, but merging needs the weight itself: compose the model first."
+            )
         if len(axis.parts) == 1:
             pair = maps[axis.parts[0].nodes][m]
             array = _along(array, i, axis.parts[0], pair.unmerge.T if axis.role == "read" else writes(pair))

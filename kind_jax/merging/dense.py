@@ -17,7 +17,9 @@ def multiplied_out(config: Network, collections: Collections) -> tuple[Network, 
     """A network without tailors whose weights are all dense: W = U diag(s) V; others stay as they are."""
     if not isinstance(config, ViTConfig) or not collections[LEARNGENES]:
         return config, collections
-    factors: dict[str, Any] = {k: np.asarray(v, np.float64) for k, v in partition.flatten(collections[LEARNGENES]).items()}
+    factors: dict[str, Any] = {
+        k: np.asarray(v, np.float64) for k, v in partition.flatten(collections[LEARNGENES]).items()
+    }
     params = dict(partition.flatten(collections[PARAMS]))
     for path in sorted({name.rpartition("/")[0] for name in factors}):
         u, s, v = (factors[f"{path}/{part}"] for part in "usv")

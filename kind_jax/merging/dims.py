@@ -110,7 +110,9 @@ def unify(a: Dim, b: Dim) -> Dim:
     if isinstance(a, Atom) or isinstance(b, Atom):
         atom, other = (a, b) if isinstance(a, Atom) else (b, a)
         assert isinstance(atom, Atom)
-        if any(each is atom for each in atoms(other)):  # a dimension within itself: only an order that stays can be that
+        if any(
+            each is atom for each in atoms(other)
+        ):  # a dimension within itself: only an order that stays can be that
             pin(other)
             return other
         if atom.pinned:

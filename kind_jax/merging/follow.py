@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend import core
 
 from kind_jax.errors import UserError
-from kind_jax.merging.dims import Atom, Cat, Dim, atoms, cut, find, fresh, pin, regroup, unify
+from kind_jax.merging.dims import Atom, Cat, Dim, cut, find, fresh, pin, regroup, unify
 from kind_jax.merging.program import Program
 
 Origin = tuple[int, int]
@@ -103,7 +103,9 @@ class _Follower:
         used = {atom for equation in jaxpr.eqns for atom in equation.invars if not isinstance(atom, core.Literal)}
         for name, variable in zip(names, jaxpr.invars, strict=False):
             if variable not in used and variable not in jaxpr.outvars:
-                raise UserError(f"the weight {name} has no part in the network's outputs, so no rule says how to merge it.")
+                raise UserError(
+                    f"the weight {name} has no part in the network's outputs, so no rule says how to merge it."
+                )
         for equation in jaxpr.eqns:
             self._step(equation)
         for atom in jaxpr.outvars:
@@ -222,7 +224,9 @@ def _reshape(_: _Follower, equation: Any, given: list[Value]) -> Made:
     for axis in range(len(shape)):
         low, high = after[axis], after[axis + 1]
         sources = [
-            value.origins[i] for i in range(len(value.dims)) if before[i] < high and before[i + 1] > low and value.dims[i].size > 1
+            value.origins[i]
+            for i in range(len(value.dims))
+            if before[i] < high and before[i + 1] > low and value.dims[i].size > 1
         ]
         origins.append(frozenset().union(*sources) if shape[axis] > 1 else frozenset())
     return [(dims, origins)]
@@ -315,9 +319,7 @@ def _concatenate(_: _Follower, equation: Any, given: list[Value]) -> Made:
 
 def _pad(_: _Follower, equation: Any, given: list[Value]) -> Made:
     (shape,), dims = _outputs(equation), []
-    for dim, (low, high, between), size in zip(
-        given[0].dims, equation.params["padding_config"], shape, strict=True
-    ):
+    for dim, (low, high, between), size in zip(given[0].dims, equation.params["padding_config"], shape, strict=True):
         if (low, high, between) == (0, 0, 0):
             dims.append(dim)
         elif between or low < 0 or high < 0:
@@ -411,12 +413,25 @@ _ELEMENTWISE = """
 """
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split(), _reduce),
-    **dict.fromkeys("reduce_window_sum reduce_window_max reduce_window_min".split(), _window),
-    **dict.fromkeys("cumsum cumprod cummax cummin cumlogsumexp".split(), _along),
+    **dict.fromkeys(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"], _reduce),
+    **dict.fromkeys(["reduce_window_sum", "reduce_window_max", "reduce_window_min"], _window),
+    **dict.fromkeys(["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"], _along),
     "broadcast_in_dim": _broadcast, "concatenate": _concatenate, "conv_general_dilated": _convolution,
     "dot_general": _dot, "dynamic_slice": _dynamic_slice, "expand_dims": _expand, "gather": _gather, "iota": _iota,
     "pad": _pad, "reshape": _reshape, "slice": _slice, "split": _split, "squeeze": _squeeze, "transpose": _transpose,
 }  # fmt: skip
 _CLIPPING = {"max", "min", "clamp"}
-_POOLING = set("reduce_sum reduce_window_sum slice squeeze reshape transpose convert_element_type copy mul div".split())
+_POOLING = set(
+    [
+        "reduce_sum",
+        "reduce_window_sum",
+        "slice",
+        "squeeze",
+        "reshape",
+        "transpose",
+        "convert_element_type",
+        "copy",
+        "mul",
+        "div",
+    ]
+)

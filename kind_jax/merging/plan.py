@@ -24,6 +24,7 @@ from kind_jax.merging.table import Node, Place, Table
 Stream = Literal["identity", "permute", "zip", "orthogonal"]
 """How the residual stream of a network with LayerNorms is aligned."""
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """How features are matched; see :func:`kind_jax.merging.match.match`.

@@ -245,9 +245,7 @@ class _Builder:
         normed, paired = self._flagged(self.found.normed), self._flagged(self.found.paired)
 
         def users(number: int, role: Role) -> tuple[str, ...]:
-            return tuple(
-                name for name, each in axes.items() if any(a.role == role and number in a.nodes for a in each)
-            )
+            return tuple(name for name, each in axes.items() if any(a.role == role and number in a.nodes for a in each))
 
         return tuple(
             Node(

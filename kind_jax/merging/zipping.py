@@ -77,7 +77,9 @@ def zip_models(
     models = [_plain(each, settings) for each in models]
     first = models[0].config
     if to == ALL and len({each.config.num_classes for each in models}) > 1:
-        raise UserError("to is 'all', which averages the last layers too, but the models have different numbers of classes.")
+        raise UserError(
+            "to is 'all', which averages the last layers too, but the models have different numbers of classes."
+        )
     table = table_of(_function(first), model.definition(first)[1], _images(first))
     leaves = [table.split(each.collections) for each in models]
     trunk = set(leaves[0]) if to == ALL else _trunk(first, to, table)
@@ -95,7 +97,8 @@ def zip_models(
         merged = Model(first, _tree(table, shared, first))
     else:
         rests = [
-            apply.adapted(table, made.maps, each, m, only=lambda name: name not in trunk) for m, each in enumerate(leaves)
+            apply.adapted(table, made.maps, each, m, only=lambda name: name not in trunk)
+            for m, each in enumerate(leaves)
         ]
         merged = _with_heads(models, int(to), table, shared, rests)
     return Zipped(merged, table, tuple(nodes), statistics, made)
@@ -129,7 +132,18 @@ def check_alike(models: Sequence[Model]) -> None:
             )
 
 
-_OWN = ("num_classes", "groups", "drop_path", "momentum", "dtype", "scan_unroll", "remat", "contraction", "factor", "gate")
+_OWN = (
+    "num_classes",
+    "groups",
+    "drop_path",
+    "momentum",
+    "dtype",
+    "scan_unroll",
+    "remat",
+    "contraction",
+    "factor",
+    "gate",
+)
 """Settings that may differ: the last layer, what training alone depends on, and how weights are held or computed."""
 
 
@@ -186,7 +200,9 @@ def _with_heads(
 ) -> Model:
     first = models[0].config
     classes = tuple(each.config.num_classes for each in models)
-    common = {name: getattr(first, name) for name in ("size", "channels", "resolution", "colour", "mean", "std", "dtype")}
+    common = {
+        name: getattr(first, name) for name in ("size", "channels", "resolution", "colour", "mean", "std", "dtype")
+    }
     config = ZippedConfig(of=first, to=to, classes=classes, num_classes=sum(classes), **common)
     trees = {"trunk": table.join(shared), **{f"heads/{i}": table.join(rest) for i, rest in enumerate(rests)}}
     flat: dict[str, dict[str, Any]] = {name: {} for name in partition.COLLECTIONS}
@@ -208,4 +224,6 @@ def _tree(table: Table, leaves: dict[str, Any], config: Network) -> Collections:
 def _check_shapes(config: Network, collections: Collections) -> None:
     wanted = {name: leaf.shape for name, leaf in named_leaves(model.definition(config)[1]).items()}
     found = {name: np.shape(leaf) for name, leaf in named_leaves(collections).items()}
-    assert found == wanted, {k: (found.get(k), wanted.get(k)) for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k)}
+    assert found == wanted, {
+        k: (found.get(k), wanted.get(k)) for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k)
+    }
