@@ -8,6 +8,7 @@ and unbiased variances.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,23 +33,23 @@ def reset(config: Network, collections: Collections, batches: Iterable[Float[np.
         return collections
     # With a momentum of 1 the running moments become those of the batch.
     whole = _with_momentum(config, 1.0)
-
-    @jax.jit
-    def of_batch(weights: Collections, images: Any) -> Any:
-        gate = network.gate_of(whole, jnp.zeros(len(images), jnp.int32))
-        return network.outputs(whole, weights, images, gate, train=True).stats
-
     placed = jax.tree.map(jnp.asarray, collections)
     total, count = None, 0
     for images in batches:
         if len(images) < 2:
             raise UserError("a batch for BatchNorm's statistics has 1 image, but it must have 2 or more.")
-        found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), of_batch(placed, jnp.asarray(images)))
+        found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), _of_batch(whole, placed, jnp.asarray(images)))
         total = found if total is None else jax.tree.map(np.add, total, found)
         count += 1
     if total is None:
         raise UserError("there are no images for BatchNorm's statistics, but there must be some.")
     return {**collections, STATS: jax.tree.map(lambda leaf: (leaf / count).astype(np.float32), total)}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _of_batch(config: Network, weights: Collections, images: Any) -> Any:
+    gate = network.gate_of(config, jnp.zeros(len(images), jnp.int32))
+    return network.outputs(config, weights, images, gate, train=True).stats
 
 
 def _with_momentum(config: Any, momentum: float) -> Any:

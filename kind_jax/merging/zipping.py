@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,7 +55,12 @@ class Zipped:
 
 
 def zip_models(
-    models: Sequence[Model], batches: Iterable[Float[np.ndarray, "B H W C"]], *, to: int | str, settings: Settings
+    models: Sequence[Model],
+    batches: Iterable[Float[np.ndarray, "B H W C"]],
+    *,
+    to: int | str,
+    settings: Settings,
+    statistics: Mapping[int, Statistics] | None = None,
 ) -> Zipped:
     """Merge models without training. BatchNorm's statistics are merged too, and want
     :func:`kind_jax.merging.batchnorm.reset`.
@@ -65,6 +70,8 @@ def zip_models(
       batches: images in [-1, 1], which all models see.
       to: the place up to which everything is merged, see :mod:`kind_jax.nn.pieces`: 0 merges nothing, which gives the
         ensemble, S + 1 all but the last layers; :data:`ALL` those too, by averaging them.
+      statistics: those that another call found with these models, images and place, and with norms folded as
+        ``settings.stream`` has it; images are not looked at then. None measures them.
 
     Raises:
       UserError: see :func:`check_alike` and :func:`check_place`; or features that cannot be matched as ``settings`` say.
@@ -85,7 +92,11 @@ def zip_models(
     trunk = set(leaves[0]) if to == ALL else _trunk(first, to, table)
     nodes = tuple(i for i, node in enumerate(table.nodes) if not trunk.isdisjoint(node.written))
     measured = plan.measured(table, nodes)
-    if measured:
+    if statistics is not None:
+        statistics = dict(statistics)
+        if statistics.keys() != set(measured):
+            raise UserError(f"statistics are of {len(statistics)} nodes, but there are {len(measured)} up to {to!r}.")
+    elif measured:
         places = plan.wanted(table, measured, trunk)
         found = collect(table, leaves, ((images,) for images in batches), places)
         statistics = dict(zip(measured, found, strict=True))
