@@ -31,6 +31,7 @@ VERBS = {
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",
     "convert": "read a model of DiT, diffusers, timm or torchvision; decompose a DiT into learngenes and tailors",
     "compose": "choose classes and a budget, and write the model that serves them",
+    "zip": "merge classifiers of different classes into one, without training",
     "distil": "train a composed model to predict what the whole one predicts",
     "divide": "cut a model into modules of consecutive blocks",
     "modules": "how far the modules of a network are, and the command lines that train them",

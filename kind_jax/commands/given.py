@@ -71,14 +71,16 @@ def _is_list(hint: Any) -> bool:
     return any(typing.get_origin(part) is tuple for part in (hint, *typing.get_args(hint)))
 
 
-def _types(settings: Any, prefix: str = "") -> dict[str, Any]:
+def _types(settings: Any, prefix: str = "", around: tuple[type, ...] = ()) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in dataclasses_of(settings):
+        if each in around:  # a network that may hold others of its own kind
+            continue
         hints = typing.get_type_hints(each)
         for field in dataclasses.fields(each):
             name, hint = f"{prefix}{field.name}", hints[field.name]
             if dataclasses_of(hint):
-                found |= _types(hint, f"{name}.")
+                found |= _types(hint, f"{name}.", (*around, each))
             else:  # of two networks, one may have a whole number where another has any
                 found[name] = found[name] | hint if name in found and found[name] != hint else hint
     return found

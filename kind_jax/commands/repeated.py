@@ -127,8 +127,11 @@ def _is_option(argument: str) -> bool:
     return argument.startswith("-") and len(argument) > 1 and not _NUMBER.match(argument)
 
 
-def _options(arguments: type, prefix: str = "") -> dict[str, tuple[_Option, bool]]:
-    """Options of a dataclass and of those inside it by all their names, and what a flag of that name means."""
+def _options(arguments: type, prefix: str = "", around: tuple[type, ...] = ()) -> dict[str, tuple[_Option, bool]]:
+    """Options of a dataclass and of those inside it by all their names, and what a flag of that name means.
+
+    ``around``: the dataclasses that it is inside of; one that may hold others of its own kind is gone into once.
+    """
     found = {}
     for name, hint in typing.get_type_hints(arguments, include_extras=True).items():
         hint, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
@@ -138,7 +141,8 @@ def _options(arguments: type, prefix: str = "") -> dict[str, tuple[_Option, bool
         path = f"{prefix}{named}".replace("_", "-")
         if inside := dataclasses_of(hint):
             for each in inside:
-                found |= _options(each, f"{path}." if named else prefix)
+                if each not in around:
+                    found |= _options(each, f"{path}." if named else prefix, (*around, each))
             continue
         option = _Option(path, _kind(hint, own=not prefix))
         found[path] = option, True

@@ -46,10 +46,12 @@ class Plan:
     """Attributes:
     maps: of each model, for the nodes whose features stand together on an axis: one, or heads and what is in them.
     matches: of each node that was matched at once; of the inside of heads, one for each head.
+    rows: of the inside of heads, which of all models' features each of these was of.
     """
 
-    maps: dict[Nodes, tuple[Maps, ...]]
-    matches: dict[int, tuple[Match, ...]]
+    maps: dict[Nodes, tuple[Maps, ...]] = dataclasses.field(default_factory=dict)
+    matches: dict[int, tuple[Match, ...]] = dataclasses.field(default_factory=dict)
+    rows: dict[int, tuple[np.ndarray, ...]] = dataclasses.field(default_factory=dict)
 
 
 def method_of(node: Node, settings: Settings) -> str:
@@ -92,21 +94,20 @@ def measured(table: Table, nodes: Sequence[int]) -> list[int]:
 
 def make(table: Table, statistics: dict[int, Statistics], models: int, settings: Settings) -> Plan:
     """Match the features of the nodes that there are statistics of."""
-    maps: dict[Nodes, tuple[Maps, ...]] = {}
-    matches: dict[int, tuple[Match, ...]] = {}
+    made = Plan()
     for i, node in enumerate(table.nodes):
         if node.inside:
             if all(inside in statistics for inside in node.inside):
-                _heads(table, i, statistics, models, settings, maps, matches)
+                _heads(table, i, statistics, models, settings, made)
         elif node.heads is None and i in statistics:
             how = method_of(node, settings)
             if how == "orthogonal":
-                maps[i,] = rotations(statistics[i], models)
+                made.maps[i,] = rotations(statistics[i], models)
             else:
                 found = _match(statistics[i].correlation, models, how, settings)
-                maps[i,] = _maps(found)
-                matches[i] = (found,)
-    return Plan(maps, matches)
+                made.maps[i,] = _maps(found)
+                made.matches[i] = (found,)
+    return made
 
 
 def _match(correlation: np.ndarray, models: int, method: str, settings: Settings) -> Match:
@@ -118,9 +119,8 @@ def _maps(found: Match) -> tuple[Maps, ...]:
 
 
 def _heads(
-    table: Table, node: int, statistics: dict[int, Statistics], models: int, settings: Settings,
-    maps: dict[Nodes, tuple[Maps, ...]], matches: dict[int, tuple[Match, ...]],
-) -> None:  # fmt: skip
+    table: Table, node: int, statistics: dict[int, Statistics], models: int, settings: Settings, made: Plan
+) -> None:
     """Heads by what is in them, then what is in heads that belong together."""
     count, inside = table.nodes[node].size, table.nodes[node].inside
     free = [i for i in inside if not table.nodes[i].paired] or list(inside)
@@ -129,23 +129,24 @@ def _heads(
     else:
         partner = _assigned([statistics[i].correlation for i in free], models, count)
     eye = np.eye(count, dtype=np.float32)
-    maps[node,] = tuple(Maps(eye[partner[m]] / models, eye[partner[m]].T) for m in range(models))
+    made.maps[node,] = tuple(Maps(eye[partner[m]] / models, eye[partner[m]].T) for m in range(models))
     for i in inside:
         each = table.nodes[i].size
         how = method_of(table.nodes[i], settings)
         merges = [np.zeros((count * each, count * each), np.float32) for _ in range(models)]
         unmerges = [np.zeros((count * each, count * each), np.float32) for _ in range(models)]
-        found = []
+        found, of = [], []
         for head in range(count):
             rows = [np.arange(each) + (m * count + partner[m][head]) * each for m in range(models)]
             own = np.concatenate(rows)
+            of.append(own)
             found.append(_match(statistics[i].correlation[np.ix_(own, own)], models, how, settings))
             here = slice(head * each, (head + 1) * each)
             for m, (merge, unmerge) in enumerate(_maps(found[-1])):
                 there = slice(partner[m][head] * each, (partner[m][head] + 1) * each)
                 merges[m][here, there], unmerges[m][there, here] = merge, unmerge
-        maps[node, i] = tuple(Maps(*pair) for pair in zip(merges, unmerges, strict=True))
-        matches[i] = tuple(found)
+        made.maps[node, i] = tuple(Maps(*pair) for pair in zip(merges, unmerges, strict=True))
+        made.matches[i], made.rows[i] = tuple(found), tuple(of)
 
 
 def _assigned(correlations: Sequence[np.ndarray], models: int, heads: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from kind_jax.classifying import network
 from kind_jax.config.networks import Network, ViTConfig, ZippedConfig
 from kind_jax.errors import UserError
 from kind_jax.merging import apply, plan, rotation
-from kind_jax.merging.dense import multiplied_out
+from kind_jax.merging.factors import multiplied_out
 from kind_jax.merging.plan import Plan, Settings
 from kind_jax.merging.program import named_leaves
 from kind_jax.merging.statistics import Statistics, collect
