@@ -63,7 +63,7 @@ def run(args: list[str]) -> int:
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax zip")
     if len(parsed.models) < 2:
         raise UserError(f"the number of models is {len(parsed.models)}, but merging takes two or more.")
-    check_outside(parsed.out)
+    check_outside(parsed.out.absolute().parent)  # --out itself may be an artifact, to be replaced
     report, plot = (parsed.out.parent / f"{parsed.out.name}_zip.{kind}" for kind in ("json", "png"))
     for path in (parsed.out, report, plot):
         if path.exists() and not parsed.replace:

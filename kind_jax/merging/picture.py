@@ -18,14 +18,17 @@ _KINDS = {"across models": _COLOURS[0], "within a model": _COLOURS[1], "left alo
 
 def picture(nodes: Sequence[Figures], scores: Mapping[str, Scores]) -> bytes:
     """Merges of each node as shares of its features, their mean correlation, and accuracies."""
-    count = max(len(nodes), 1)
-    figure = Figure(figsize=(max(7.5, min(0.32 * count + 3, 16)), 7.2), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=(3, 2, 3))
-    for axes in (top, middle, bottom):
+    if not nodes:  # an ensemble
+        figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+        panels = [figure.subplots()]
+    else:
+        figure = Figure(figsize=(max(7.5, min(0.32 * len(nodes) + 3, 16)), 7.2), layout="constrained")
+        panels = list(figure.subplots(3, 1, height_ratios=(3, 2, 3)))
+        _merges(panels[0], nodes)
+        _similarity(panels[1], nodes)
+    _scores(panels[-1], scores)
+    for axes in panels:
         _style(axes)
-    _merges(top, nodes)
-    _similarity(middle, nodes)
-    _scores(bottom, scores)
     return _png(figure)
 
 
@@ -39,7 +42,7 @@ def _merges(axes: Axes, nodes: Sequence[Figures]) -> None:
         base = base + np.clip(share, 0, 1)
     axes.set_ylim(0, max(1.0, float(base.max(initial=1.0))))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_title("merges, as a share of a model's features", fontsize=10, color=_INK, loc="left", fontweight="bold")
+    axes.set_title("merges, as a share of the features", fontsize=10, color=_INK, loc="left", fontweight="bold")
     axes.set_xticks([])
     axes.legend(loc="lower right", ncols=3, frameon=False, labelcolor=_INK, fontsize=8.5, bbox_to_anchor=(1, 1))
 
@@ -48,7 +51,7 @@ def _similarity(axes: Axes, nodes: Sequence[Figures]) -> None:
     places = np.arange(len(nodes))
     axes.bar(places, [node.similarity or 0 for node in nodes], 0.74, color=_COLOURS[2])
     axes.set_title("mean correlation of what became one", fontsize=10, color=_INK, loc="left", fontweight="bold")
-    axes.set_ylim(min(0, *(node.similarity or 0 for node in nodes)) if nodes else 0, 1)
+    axes.set_ylim(min(0, *(node.similarity or 0 for node in nodes)), 1)
     every = -(-len(nodes) // 40)
     axes.set_xticks(places[::every], [node.name for node in nodes][::every], rotation=90, fontsize=7)
 

@@ -119,7 +119,7 @@ def collect(
     wanted = [[p.index for p in each] + [p.unclipped for p in each if p.unclipped is not None] for each in places]
 
     @jax.jit
-    def moments(weights: list[Any], inputs: tuple[Any, ...]) -> list[list[tuple[Array, Array]]]:
+    def moments(weights: list[Any], inputs: tuple[Any, ...]) -> list[list[tuple[Array, Array, Array]]]:
         features = [table.features(wanted, each, *inputs) for each in weights]
         return [
             [_moments([model[node][k] for model in features]) for k in range(len(each))]
@@ -143,7 +143,7 @@ def collect(
 def _moments(features: Sequence[Float[Array, "samples n"]]) -> tuple[Array, Array, Array]:
     joined = jnp.concatenate([each.astype(jnp.float32) for each in features], axis=1)
     mean = jnp.mean(joined, axis=0)
-    centred = joined - mean
+    centred = joined - mean[None, :]
     scatter = jnp.matmul(centred.T, centred, precision=jax.lax.Precision.HIGHEST)
     return jnp.asarray(len(joined)), mean, scatter
 

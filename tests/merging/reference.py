@@ -16,13 +16,13 @@ from kind_jax.nn.gate import learngenes_only
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "zipit_reference.npz")
 
 RESNET = ResNetConfig(
-    size=16, channels=3, num_classes=5, stages=(1, 1, 1), width=0.25, shortcut="conv3", norm_eps=1e-5
+    size=8, channels=3, num_classes=5, stages=(1, 1, 1), width=0.25, shortcut="conv3", norm_eps=1e-5
 )  # fmt: skip
 
 
 def mlp(weights: Any, x: jax.Array) -> jax.Array:
     for name in ("fc1", "fc2", "fc3"):
-        x = x @ weights[name]["kernel"] + weights[name]["bias"]
+        x = x @ weights[name]["kernel"] + weights[name]["bias"][None, :]
         x = jax.nn.relu(x) if name != "fc3" else x
     return x
 
