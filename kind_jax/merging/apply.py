@@ -6,6 +6,7 @@ N: models. All sums are in float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from kind_jax.errors import UserError
 from kind_jax.merging.maps import Maps, Nodes
 from kind_jax.merging.table import Axis, Part, Table
 
-Leaves = Mapping[str, np.ndarray]
+Leaves = Mapping[str, Any]
 Maybe = dict[Nodes, tuple[Maps, ...]]
 
 
@@ -82,7 +83,7 @@ def _known(table: Table, leaves: Leaves, only: Callable[[str], bool] | None) -> 
 
 
 def _mapped(
-    name: str, leaf: np.ndarray, axes: tuple[Axis, ...], maps: Maybe, m: int, writes: Callable[[Maps], np.ndarray]
+    name: str, leaf: Any, axes: tuple[Axis, ...], maps: Maybe, m: int, writes: Callable[[Maps], np.ndarray]
 ) -> np.ndarray:
     array = np.asarray(leaf, np.float64)
     for i, axis in enumerate(axes):

@@ -300,7 +300,7 @@ def _between(dim: Dim, start: int, limit: int) -> Dim:
 def _split(_: _Follower, equation: Any, given: list[Value]) -> Made:
     value, axis, made = given[0], equation.params["axis"], []
     rest = value.dims[axis]
-    for size in equation.params["sizes"]:
+    for size in map(int, equation.params["sizes"]):
         part, rest = cut(rest, size) if size < rest.size else (rest, rest)
         made.append(([*value.dims[:axis], part, *value.dims[axis + 1 :]], value.origins))
     return made
@@ -326,7 +326,7 @@ def _pad(_: _Follower, equation: Any, given: list[Value]) -> Made:
             pin(dim)
             dims.append(fresh(size, True))
         else:
-            dims.append(Cat([Atom(low), dim, Atom(high)]))
+            dims.append(Cat([Atom(int(low)), dim, Atom(int(high))]))
     return [(dims, given[0].origins)]
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from kind_jax.config.networks import ZippedConfig
-from kind_jax.nn.gate import Gate
+from kind_jax.nn.gate import Gate, learngenes_only
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.pieces import piece, run
 from kind_jax.nn.resnet import Sequential
@@ -65,6 +65,7 @@ class Zipped(nnx.Module):
     def leave(self, x: Any, gate: Gate | None = None, *, train: bool = False) -> Float[Array, "B D"]:
         """The features of what the trunk's last stage gives."""
         of, to = self.config.of, self.config.to
+        gate = learngenes_only() if gate is None else gate
         if to > of.ends:
             return self.trunk.leave(x, train=train)
         found = [run(head, x, to, of.ends + 1, of.ends, gate, train=train) for head in self.heads]
