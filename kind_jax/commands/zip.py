@@ -28,8 +28,9 @@ class Arguments:
     out: Path
     """Folder of the artifact to write; figures and a picture go beside it, to <out>_zip.json and <out>_zip.png."""
     to: str = "head"
-    """Up to where everything is merged: the number of a stage of a ResNet or of a block of a transformer; 0 for nothing,
-    which is the ensemble; head for all but the last layers; all for these too, of models of the same classes."""
+    """Up to where everything is merged: the number of a stage of a ResNet or of a block of a transformer; 0 for
+    nothing, which is the ensemble; head for all but the last layers; all for these too, of models of the same
+    classes."""
     method: Literal["zip", "permute", "identity", "optimal"] = "zip"
     """zip: the most similar features first, within a model too; permute: one of each model; identity: those of the same
     number, which averages weights; optimal: pairs of the greatest sum of similarities."""
@@ -38,10 +39,10 @@ class Arguments:
     beta: float = 0.125
     """Of zip: the share of merges that a model may make within itself."""
     stream: Literal["orthogonal", "permute", "zip", "identity"] = "orthogonal"
-    """A transformer's residual stream: rotated onto the first model's, or treated like other features, or left alone."""
+    """A transformer's residual stream: rotated onto the first model's, treated like other features, or left alone."""
     data: str | None = None
-    """A folder of images, or digits, glyphs, textures, animals, with the classes of all models; default: what each model
-    was trained on."""
+    """A folder of images, or digits, glyphs, textures, animals, with the classes of all models; default: what each
+    model was trained on."""
     images: int | None = None
     """Training images to match features on, in all; default: as many of each model's as the smallest has."""
     batch: int = 250

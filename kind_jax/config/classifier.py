@@ -74,7 +74,7 @@ class ClassifierConfig:
 
     @property
     def ends(self) -> int:
-        """Stages, or blocks of a transformer: the places where the network may be cut, see :mod:`kind_jax.nn.pieces`."""
+        """Stages, or blocks of a transformer: where the network may be cut, see :mod:`kind_jax.nn.pieces`."""
         raise NotImplementedError
 
     @property

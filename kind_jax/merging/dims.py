@@ -125,6 +125,7 @@ def unify(a: Dim, b: Dim) -> Dim:
         return _by_factors(a, b)
     cat, mul = (a, b) if isinstance(a, Cat) else (b, a)
     assert isinstance(cat, Cat)
+    assert isinstance(mul, Mul)
     # Equal parts one behind the other are a product too: then all of them are in one order.
     head, *rest = mul.factors
     inner = Mul(rest)

@@ -1,4 +1,4 @@
-"""How good models of several tasks are, joined: the protocols of section 5 of ZipIt! N: images, K: classes of all tasks.
+"""How good models of several tasks are, joined: the protocols of ZipIt! N: images, K: classes of all tasks.
 
 *Joint* is the accuracy among the classes of all tasks; *per task* among those of an image's own task, averaged over
 tasks. A model with several heads answers with the class whose own head is surest of it.
@@ -7,6 +7,7 @@ tasks. A model with several heads answers with the class whose own head is sures
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,7 +77,7 @@ def _scores(
     for i, (found, dataset) in enumerate(zip(logits, tasks, strict=True)):
         labels = _labels(dataset)
         if not heads:  # softmax within each split, compared across them
-            parts = [_log_softmax(found[:, a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+            parts = [_log_softmax(found[:, a:b]) for a, b in itertools.pairwise(ends)]
             found = np.concatenate(parts, axis=1)
         right += float((found.argmax(axis=1) == labels + ends[i]).sum())
         count += len(labels)

@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 
 from kind_jax.merging.match import Match
-from kind_jax.merging.plan import method_of
-from kind_jax.merging.plan import Settings
+from kind_jax.merging.plan import Settings, method_of
 from kind_jax.merging.statistics import Statistics
 from kind_jax.merging.zipping import Zipped
 

@@ -408,30 +408,21 @@ def _dynamic_slice(_: _Follower, equation: Any, given: list[Value]) -> Made:
 _ELEMENTWISE = """
     abs add add_any and atan2 cbrt ceil clamp convert_element_type copy copy_p cos cosh div eq erf erf_inv erfc exp exp2
     expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg nextafter not or pow
-    optimization_barrier reduce_precision rem round rsqrt select_n sharding_constraint shift_left
+    reduce_precision rem round rsqrt select_n sharding_constraint shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
 """
+_REDUCTIONS = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin"
+_WINDOWS = "reduce_window_sum reduce_window_max reduce_window_min"
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"], _reduce),
-    **dict.fromkeys(["reduce_window_sum", "reduce_window_max", "reduce_window_min"], _window),
-    **dict.fromkeys(["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"], _along),
+    **dict.fromkeys(_REDUCTIONS.split(), _reduce),
+    **dict.fromkeys(_WINDOWS.split(), _window),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along),
     "broadcast_in_dim": _broadcast, "concatenate": _concatenate, "conv_general_dilated": _convolution,
     "dot_general": _dot, "dynamic_slice": _dynamic_slice, "expand_dims": _expand, "gather": _gather, "iota": _iota,
     "pad": _pad, "reshape": _reshape, "slice": _slice, "split": _split, "squeeze": _squeeze, "transpose": _transpose,
 }  # fmt: skip
 _CLIPPING = {"max", "min", "clamp"}
-_POOLING = set(
-    [
-        "reduce_sum",
-        "reduce_window_sum",
-        "slice",
-        "squeeze",
-        "reshape",
-        "transpose",
-        "convert_element_type",
-        "copy",
-        "mul",
-        "div",
-    ]
-)
+_POOLING = frozenset(
+    ("reduce_sum", "reduce_window_sum", "slice", "squeeze", "reshape", "transpose", "convert_element_type", "copy")
+) | {"mul", "div"}

@@ -85,7 +85,7 @@ def match(
       UserError: a matrix that is not square, finite and symmetric, or whose side is no multiple of the number of
         models; a method, an alpha or a beta that is none; or ``optimal`` of other than two models.
     """
-    check_choice(method, Method, "method")
+    check_settings(method, alpha, beta, epsilon)
     require(is_whole(models) and models >= 1, "models", models, "a whole number, 1 or more")
     found = np.asarray(correlation)
     square = found.ndim == 2 and found.shape[0] == found.shape[1] and found.shape[0] > 0
@@ -95,9 +95,6 @@ def match(
     require(count % models == 0, "correlation", f"of {count} features", f"of a multiple of {models}, the models")
     require(bool(np.isfinite(found).all()), "correlation", "NaN or infinite in places", "finite")
     require(bool(np.allclose(found, found.T, atol=1e-4)), "correlation", "not symmetric", "symmetric")
-    require(-np.inf < alpha <= 1, "alpha", alpha, "at most 1, and finite")
-    require(0 <= beta <= 1, "beta", beta, "between 0 and 1")
-    require(0 <= epsilon < np.inf, "epsilon", epsilon, "0 or more, and finite")
     each, none = count // models, np.zeros((0, 2), np.int64)
     if method == "zip":
         joined, order = greedy.groups(found, models, alpha, beta)
@@ -108,6 +105,18 @@ def match(
     else:
         joined, order = _paired(found, models), none
     return Match(group=_numbered(joined), order=order, models=models, epsilon=epsilon)
+
+
+def check_settings(method: str, alpha: float | int, beta: float | int, epsilon: float | int) -> None:
+    """Refuse a method that is none, or a number that is not possible.
+
+    Raises:
+      UserError: naming it.
+    """
+    check_choice(method, Method, "method")
+    require(-np.inf < alpha <= 1, "alpha", alpha, "at most 1, and finite")
+    require(0 <= beta <= 1, "beta", beta, "between 0 and 1")
+    require(0 <= epsilon < np.inf, "epsilon", epsilon, "0 or more, and finite")
 
 
 def _permuted(correlation: np.ndarray, models: int) -> np.ndarray:

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from kind_jax.config.check import check_choice
 from kind_jax.errors import UserError
 from kind_jax.merging.maps import Maps, Nodes
-from kind_jax.merging.match import Match, Method, match
+from kind_jax.merging.match import Match, Method, check_settings, match
 from kind_jax.merging.rotation import rotations
 from kind_jax.merging.statistics import Statistics
 from kind_jax.merging.table import Node, Place, Table
@@ -40,6 +41,10 @@ class Settings:
     stream: Stream = "orthogonal"
     epsilon: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_settings(self.method, self.alpha, self.beta, self.epsilon)
+        check_choice(self.stream, Stream, "stream")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
@@ -56,11 +61,11 @@ class Plan:
 
 def method_of(node: Node, settings: Settings) -> str:
     """What is done at a node."""
+    if settings.method == "identity":
+        return "identity"
     if node.normed and node.heads is None:
         return settings.stream
-    if node.paired and settings.method != "identity":
-        return "permute"
-    return settings.method
+    return "permute" if node.paired else settings.method
 
 
 def wanted(table: Table, nodes: Sequence[int], trunk: Container[str] | None = None) -> list[list[Place]]:
@@ -108,6 +113,21 @@ def make(table: Table, statistics: dict[int, Statistics], models: int, settings:
                 made.maps[i,] = _maps(found)
                 made.matches[i] = (found,)
     return made
+
+
+def check_samples(table: Table, statistics: dict[int, Statistics]) -> None:
+    """Refuse statistics of fewer samples than a model has features somewhere.
+
+    Raises:
+      UserError: naming the node, how often its features were seen, and how often they must be.
+    """
+    for i, found in statistics.items():
+        features = len(found.mean) // found.models
+        if found.count < features:
+            raise UserError(
+                f"the {features} features of {table.nodes[i].name} were seen {found.count} times, counting pixels or "
+                f"tokens, but that must be {features} times or more: more images are needed."
+            )
 
 
 def _match(correlation: np.ndarray, models: int, method: str, settings: Settings) -> Match:

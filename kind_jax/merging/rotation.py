@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 
 from kind_jax import partition
-from kind_jax.config.networks import ViTConfig
+from kind_jax.config.networks import ViTConfig, ZippedConfig
 from kind_jax.errors import UserError
 from kind_jax.merging.maps import Maps
 from kind_jax.merging.statistics import Statistics
@@ -52,38 +52,51 @@ def _centred(width: int) -> np.ndarray:
     return scipy.linalg.null_space(np.ones((1, width)))
 
 
+def has_norms(config: Any) -> bool:
+    """Whether a network has LayerNorms that can be folded: a vision transformer, or several with one trunk."""
+    return has_norms(config.of) if isinstance(config, ZippedConfig) else isinstance(config, ViTConfig)
+
+
 def folded(config: Any, collections: Collections) -> tuple[Any, Collections]:
-    """A vision transformer whose LayerNorms have gain 1 and offset 0, computing the same: W becomes diag(gain) W, and
-    b becomes b + offset W.
+    """A network whose LayerNorms have gain 1 and offset 0, computing the same: a projection that reads one, W, becomes
+    diag(gain) W, and its bias b becomes b + offset W.
 
     Returns:
       its settings, which have biases wherever offsets went, and its collections (NumPy).
 
     Raises:
-      UserError: another network.
+      UserError: a network without LayerNorms, or factored projections.
     """
-    if not isinstance(config, ViTConfig):
-        raise UserError(
-            f"stream is 'orthogonal' for a {type(config).__name__.removesuffix('Config')}, but it must be 'identity' or "
-            f"'permute': only a ViT's norms can be folded into what reads them."
-        )
-    flat = {name: dict(partition.flatten(tree)) for name, tree in collections.items()}
-    leaves = {path: np.asarray(leaf) for path, leaf in flat[PARAMS].items()}
-    inputs = ("q", "k", "v") if config.factor.separate else ("qkv",)
-    for norm, readers in (
-        ("blocks/norm_1", tuple(f"blocks/attention/{name}" for name in inputs)),
-        ("blocks/norm_2", ("blocks/mlp_in",)),
-        ("norm", ("head",)),
-    ):
+    if not has_norms(config):
+        raise UserError(f"a {type(config).__name__.removesuffix('Config')} has no LayerNorms to be folded.")
+    leaves = {path: np.asarray(leaf) for path, leaf in partition.flatten(collections[PARAMS]).items()}
+    for norm in sorted(path.removesuffix("/scale") for path in leaves if path.endswith("/scale") or path == "scale"):
         gain, offset = leaves[f"{norm}/scale"], leaves[f"{norm}/bias"]
-        for reader in readers:
-            kernel = leaves.get(f"{reader}/kernel")
-            if kernel is None:
-                raise UserError(
-                    f"{reader} is factored, but stream 'orthogonal' is for dense projections: compose the model first."
-                )
+        for reader in _readers(norm, leaves):
+            kernel = leaves[f"{reader}/kernel"]
             bias = leaves.get(f"{reader}/bias", np.zeros_like(kernel[..., 0, :]))
             leaves[f"{reader}/bias"] = bias + np.einsum("...i,...io->...o", offset, kernel)
             leaves[f"{reader}/kernel"] = gain[..., None] * kernel
         leaves[f"{norm}/scale"], leaves[f"{norm}/bias"] = np.ones_like(gain), np.zeros_like(offset)
-    return dataclasses.replace(config, qkv_bias=True), {**collections, PARAMS: partition.unflatten(leaves)}
+    return _with_biases(config), {**collections, PARAMS: partition.unflatten(leaves)}
+
+
+def _readers(norm: str, leaves: dict[str, Any]) -> list[str]:
+    """The projections that read a LayerNorm."""
+    before, _, name = norm.rpartition("/")
+    around = f"{before}/" if before else ""
+    inputs = {"norm_1": [f"{around}attention/{each}" for each in ("qkv", "q", "k", "v")], "norm_2": [f"{around}mlp_in"]}
+    found = inputs.get(name, [f"{around}head"])
+    if name == "norm" and f"{around}head/kernel" not in leaves:  # of a trunk, read by the last layers of all heads
+        root = norm.rpartition("trunk/")[0]
+        found = [path.removesuffix("/kernel") for path in leaves if path.startswith(f"{root}heads/")]
+    found = [each for each in found if f"{each}/kernel" in leaves]
+    if not found:
+        raise UserError(f"what reads {norm} is factored, but streams are rotated between dense projections alone.")
+    return found
+
+
+def _with_biases(config: Any) -> Any:
+    if isinstance(config, ZippedConfig):
+        return dataclasses.replace(config, of=_with_biases(config.of))
+    return dataclasses.replace(config, qkv_bias=True)

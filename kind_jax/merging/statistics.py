@@ -98,7 +98,7 @@ def collect(
     models: Sequence[Any],
     batches: Iterable[Sequence[Any]],
     places: Sequence[Sequence[Place]],
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> list[Statistics]:
     """Statistics of the features of several models at nodes, all of which see the same batches.
 

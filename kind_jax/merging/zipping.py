@@ -1,9 +1,9 @@
-"""Several classifiers of one architecture become one without training: ZipIt! (Stoica et al. 2024) on models in hand."""
+"""Several classifiers of one architecture become one without training: ZipIt! (Stoica et al. 2024)."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from kind_jax import model, partition
 from kind_jax.classifying import network
-from kind_jax.config.networks import Network, ViTConfig, ZippedConfig
+from kind_jax.config.networks import Network, ZippedConfig
 from kind_jax.errors import UserError
 from kind_jax.merging import apply, plan, rotation
 from kind_jax.merging.factors import multiplied_out
@@ -74,7 +74,7 @@ def zip_models(
         ``settings.stream`` has it; images are not looked at then. None measures them.
 
     Raises:
-      UserError: see :func:`check_alike` and :func:`check_place`; or features that cannot be matched as ``settings`` say.
+      UserError: see :func:`check_alike` and :func:`check_place`; or features that cannot be matched that way.
     """
     models = list(models)
     check_alike(models)
@@ -98,10 +98,12 @@ def zip_models(
             raise UserError(f"statistics are of {len(statistics)} nodes, but there are {len(measured)} up to {to!r}.")
     elif measured:
         places = plan.wanted(table, measured, trunk)
-        found = collect(table, leaves, ((images,) for images in batches), places)
+        found = collect(table, leaves, _checked(batches, first), places)
         statistics = dict(zip(measured, found, strict=True))
     else:
         statistics = {}
+    if settings.method != "identity":
+        plan.check_samples(table, statistics)
     made = plan.make(table, statistics, len(models), settings)
     shared = apply.merged(table, made.maps, leaves, only=trunk.__contains__)
     if to == ALL:
@@ -172,6 +174,22 @@ def check_place(config: Network, to: int | str) -> None:
         raise UserError(f"to is {to!r}, but it must be a whole number from 0 to {most}, or 'all'.")
 
 
+def _checked(batches: Iterable[Any], config: Network) -> Iterator[tuple[Any]]:
+    """Batches of images as the network takes them.
+
+    Raises:
+      UserError: something else.
+    """
+    shape = (config.size, config.size, config.channels)
+    for images in batches:
+        found = np.shape(images)
+        if len(found) != 4 or found[1:] != shape or found[0] == 0:
+            raise UserError(
+                f"a batch of images has the shape {found}, but it must be (B, {', '.join(map(str, shape))})."
+            )
+        yield (images,)
+
+
 def _kind(config: Any) -> str:
     return type(config).__name__.removesuffix("Config")
 
@@ -180,7 +198,7 @@ def _plain(each: Model, settings: Settings) -> Model:
     """Dense weights, and where streams are rotated, norms without gains."""
     config, collections = multiplied_out(each.config, each.collections)
     collections = {name: jax.tree.map(np.asarray, tree) for name, tree in collections.items()}
-    if settings.stream == "orthogonal" and settings.method != "identity" and isinstance(config, ViTConfig):
+    if settings.stream == "orthogonal" and settings.method != "identity" and rotation.has_norms(config):
         config, collections = rotation.folded(config, collections)
     return Model(config, collections)
 

@@ -16,7 +16,8 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense
 from kind_jax.nn.norm import BatchNorm
-from kind_jax.nn.resnet import Conv, Sequential, keep_stages
+from kind_jax.nn.pieces import drop, keep_stages
+from kind_jax.nn.resnet import Conv, Sequential
 
 FEATURES = 32
 _WIDTHS = (32, 64, 128)
@@ -110,12 +111,12 @@ class CNN(nnx.Module):
     def keep(self, begin: int, end: int, count: int) -> None:
         """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`."""
         if begin > 0 or end == 0:
-            self.stem = None
+            drop(self, "stem")
         keep_stages(self.stages, begin, end)
         if not begin <= count < end:
-            self.norm, self.hidden = None, None
+            drop(self, "norm", "hidden")
         if end <= count + 1:
-            self.head = None
+            drop(self, "head")
 
     def logits(self, features: Float[Array, "N 32"]) -> Float[Array, "N classes"]:
         """Of what :meth:`features` gives, float32."""

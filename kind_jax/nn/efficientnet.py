@@ -18,7 +18,8 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense
 from kind_jax.nn.norm import BatchNorm
-from kind_jax.nn.resnet import Sequential, keep_stages
+from kind_jax.nn.pieces import drop, keep_stages
+from kind_jax.nn.resnet import Sequential
 
 STEM, FEATURES = 32, 1280
 
@@ -162,12 +163,12 @@ class EfficientNet(nnx.Module):
     def keep(self, begin: int, end: int, count: int) -> None:
         """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`."""
         if begin > 0 or end == 0:
-            self.stem, self.norm = None, None
+            drop(self, "stem", "norm")
         keep_stages(self.stages, begin, end)
         if not begin <= count < end:
-            self.top, self.top_norm = None, None
+            drop(self, "top", "top_norm")
         if end <= count + 1:
-            self.head = None
+            drop(self, "head")
 
     def logits(self, features: Float[Array, "B 1280"]) -> Float[Array, "B classes"]:
         """Of what :meth:`features` gives, float32."""

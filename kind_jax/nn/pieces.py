@@ -1,4 +1,4 @@
-"""Parts of networks that classify. Places in a network of S stages (the blocks of a transformer, one each) are numbered:
+"""Parts of networks that classify. Places in a network of S stages (of a transformer, its blocks) are numbered:
 
     0        images
     1 … S    what the stage of that number gives
@@ -19,7 +19,18 @@ from kind_jax.config.networks import ViTConfig
 from kind_jax.nn.init import Initializer
 
 
-def piece(config: Any, begin: int, end: int, *, make: Any, init: Initializer) -> nnx.Module:
+def drop(module: nnx.Module, *names: str) -> None:
+    """Take layers out of a module."""
+    for name in names:
+        setattr(module, name, None)
+
+
+def keep_stages(stages: Any, begin: int, end: int) -> None:
+    """Take out the stages before ``begin`` and from ``end``."""
+    drop(stages, *(str(i) for i in range(stages.length) if not begin <= i < end))
+
+
+def piece(config: Any, begin: int, end: int, *, make: Any, init: Initializer) -> Any:
     """What lies between two places of the network of these settings; ``make`` makes a whole network."""
     count = config.ends
     if isinstance(config, ViTConfig):

@@ -18,6 +18,7 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense
 from kind_jax.nn.norm import BatchNorm
+from kind_jax.nn.pieces import drop, keep_stages
 
 
 class Conv(nnx.Module):
@@ -46,13 +47,6 @@ class Sequential(nnx.Module):
 
     def __iter__(self) -> Any:
         return (getattr(self, str(i)) for i in range(self.length))
-
-
-def keep_stages(stages: Sequential, begin: int, end: int) -> None:
-    """Drop the stages before ``begin`` and from ``end``."""
-    for i in range(stages.length):
-        if not begin <= i < end:
-            setattr(stages, str(i), None)
 
 
 class Shortcut(nnx.Module):
@@ -167,10 +161,10 @@ class ResNet(nnx.Module):
     def keep(self, begin: int, end: int, count: int) -> None:
         """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`."""
         if begin > 0 or end == 0:
-            self.stem, self.norm = None, None
+            drop(self, "stem", "norm")
         keep_stages(self.stages, begin, end)
         if end <= count + 1:
-            self.head = None
+            drop(self, "head")
 
     def logits(self, features: Float[Array, "B C_out"]) -> Float[Array, "B classes"]:
         """Of what :meth:`features` gives, float32."""

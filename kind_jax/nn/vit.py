@@ -17,6 +17,7 @@ from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
 from kind_jax.nn.norm import LayerNorm
+from kind_jax.nn.pieces import drop
 from kind_jax.nn.stack import over_depth, stacks
 
 _STDDEV = 0.02
@@ -137,13 +138,13 @@ class ViT(nnx.Module):
     def keep(self, begin: int, end: int, count: int) -> None:
         """Hold no more than what lies between two places, see :mod:`kind_jax.nn.pieces`; all blocks or none."""
         if begin > 0 or end == 0:
-            self.patch_embed, self.class_token, self.position = None, None, None
+            drop(self, "patch_embed", "class_token", "position")
         if min(end, count) <= begin:
-            self.blocks = None
+            drop(self, "blocks")
         if not begin <= count < end:
-            self.norm = None
+            drop(self, "norm")
         if end <= count + 1:
-            self.head = None
+            drop(self, "head")
 
     def logits(self, features: Float[Array, "B D"]) -> Float[Array, "B classes"]:
         """Of what :meth:`features` gives, float32."""

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from kind_jax.config.networks import ZippedConfig
 from kind_jax.nn.gate import Gate, learngenes_only
 from kind_jax.nn.init import Initializer
-from kind_jax.nn.pieces import piece, run
+from kind_jax.nn.pieces import drop, piece, run
 from kind_jax.nn.resnet import Sequential
 
 
@@ -31,9 +31,9 @@ class Zipped(nnx.Module):
         from kind_jax.model import module
 
         self.config, last = config, config.of.ends + 2
-        self.trunk = piece(config.of, 0, config.to, make=module, init=init) if config.to else None
+        self.trunk: Any = piece(config.of, 0, config.to, make=module, init=init) if config.to else None
         heads = [dataclasses.replace(config.of, num_classes=classes) for classes in config.classes]
-        self.heads = Sequential([piece(each, config.to, last, make=module, init=init) for each in heads])
+        self.heads: Any = Sequential([piece(each, config.to, last, make=module, init=init) for each in heads])
 
     def __call__(
         self, images: Float[Array, "B H W C"], gate: Gate | None = None, *, train: bool = False, paths: None = None
@@ -86,6 +86,6 @@ class Zipped(nnx.Module):
         if self.trunk is not None:
             self.trunk.keep(begin, min(end, self.config.to), self.config.of.ends)
             if end == 0 or (begin >= count and not (shared and begin == count)):
-                self.trunk = None
+                drop(self, "trunk")
         if end <= count + (1 if shared else 0):
-            self.heads = None
+            drop(self, "heads")

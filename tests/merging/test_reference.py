@@ -41,7 +41,8 @@ def test_mlp(case):
     table, leaves, found, made = zipped(mlp, [a, b], x, SETTINGS[case], 16)
     for i, node in enumerate((2, 4)):
         np.testing.assert_allclose(found[i].covariance, RECORDED[f"{where}/node{node}/covariance"], atol=1e-5)
-        merge, unmerge = (np.concatenate(parts, axis) for parts, axis in zip(zip(*made.maps[i,]), (1, 0)))
+        merge = np.concatenate([pair.merge for pair in made.maps[i,]], axis=1)
+        unmerge = np.concatenate([pair.unmerge for pair in made.maps[i,]], axis=0)
         np.testing.assert_allclose(2 * merge, RECORDED[f"{where}/node{node}/merge"], atol=1e-6)
         np.testing.assert_array_equal(unmerge, RECORDED[f"{where}/node{node}/unmerge"])
     merged = apply.merged(table, made.maps, leaves)
@@ -69,7 +70,9 @@ def images(batch=8):
 
 def logits(model, x):
     gate = network.gate_of(model.config, jnp.zeros(len(x), jnp.int32))
-    return np.asarray(network.logits(model.config, jax.tree.map(jnp.asarray, model.collections), jnp.asarray(x), gate)[0])
+    return np.asarray(
+        network.logits(model.config, jax.tree.map(jnp.asarray, model.collections), jnp.asarray(x), gate)[0]
+    )
 
 
 @pytest.mark.parametrize("case", ["zipit_a0.5_b1.0", "permute", "identity"])
