@@ -56,10 +56,12 @@ def optimised_judge():
 
 # A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.
 LONGEST = (
-    "train/test_hosts.py", "commands/test_cli.py", "train/test_step.py", "train/test_loop.py", "train/test_init.py",
-    "test_tutorial.py", "commands/test_latents.py",
-    "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py", "deploy/test_compose.py",
-    "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",
+    "assembling/test_incubation.py", "train/test_hosts.py", "commands/test_cli.py", "assembling/test_commands.py",
+    "train/test_step.py", "classifying/test_runs.py", "chaos/test_kills.py", "train/test_loop.py", "test_tutorial.py",
+    "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py", "train/test_init.py",
+    "commands/test_latents.py", "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py",
+    "deploy/test_compose.py", "chaos/test_fuzz.py", "studies/test_common.py", "nn/test_factored.py",
+    "plan/test_plan.py", "deploy/test_groups.py",
 )  # fmt: skip
 
 
