@@ -1,6 +1,7 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
 import contextlib
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -21,6 +22,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# Tracing makes objects by the million and hardly any garbage: looking for it as often as by default takes a tenth.
+gc.set_threshold(50_000, 20, 20)
 
 # Every annotated shape in the package is checked at run time, in tests only.
 install_import_hook("kind_jax", "beartype.beartype")
@@ -52,10 +56,12 @@ def optimised_judge():
 
 # A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.
 LONGEST = (
-    "train/test_hosts.py", "commands/test_cli.py", "train/test_step.py", "train/test_loop.py", "train/test_init.py",
-    "test_tutorial.py", "commands/test_latents.py",
-    "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py", "deploy/test_compose.py",
-    "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",
+    "assembling/test_incubation.py", "train/test_hosts.py", "commands/test_cli.py", "assembling/test_commands.py",
+    "train/test_step.py", "classifying/test_runs.py", "chaos/test_kills.py", "train/test_loop.py", "test_tutorial.py",
+    "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py", "train/test_init.py",
+    "commands/test_latents.py", "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py",
+    "deploy/test_compose.py", "chaos/test_fuzz.py", "studies/test_common.py", "nn/test_factored.py",
+    "plan/test_plan.py", "deploy/test_groups.py",
 )  # fmt: skip
 
 

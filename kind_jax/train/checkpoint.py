@@ -41,6 +41,10 @@ Weights = Literal["ema", "raw"]
 
 _BESIDE = ("data", "meta")  # items that are text
 
+# What is less than a megabyte for each replica is written by one of them: to divide it, a program would be compiled for
+# every shape and place.
+_ARRAYS = ocp.options.ArrayOptions(saving=ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=1 << 20))
+
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The arrays of a state as checkpointables; a model without tailors has no item for them."""
@@ -91,9 +95,12 @@ class Checkpoints:
         position = {"json": json.dumps(data.get_state())}
         saving = self.directory / f"{step}.saving"
         try:
-            response = ocp.save_checkpointables_async(
-                str(saving.absolute()), items | {"data": position, "meta": {"json": json.dumps(meta)}}, overwrite=True
-            )
+            with ocp.Context(array_options=_ARRAYS):
+                response = ocp.save_checkpointables_async(
+                    str(saving.absolute()),
+                    items | {"data": position, "meta": {"json": json.dumps(meta)}},
+                    overwrite=True,
+                )
         except Exception as e:  # Orbax raises whatever its storage layers raise
             raise self._failed(step, e) from e
         self._saving = self._pool.submit(self._commit, step, saving, response)

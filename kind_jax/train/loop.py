@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -26,6 +27,8 @@ from kind_jax.train.signals import stop_requests
 from kind_jax.train.step import make_step
 from kind_jax.train.task import Batch
 from kind_jax.train.watch import one_fate
+
+_step_of = functools.lru_cache(maxsize=8)(make_step)  # a run that goes on in the same process traces nothing anew
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ def train(
         done = start = int(state.step)
         end = settings.steps if stop_after is None else min(settings.steps, stop_after)
         fixed, out = opened.fixed, (opened.shardings, sharding.replicated(mesh))
-        step = jax.jit(make_step(task), donate_argnums=0, out_shardings=out)
+        step = jax.jit(_step_of(task), donate_argnums=0, out_shardings=out)
 
         def batch_of(index: int | None = None) -> Batch:
             """The next batch, or that of a step, counted from 0: this host's share, on its devices."""

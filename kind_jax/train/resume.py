@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +63,7 @@ def begun(task: Task, weights: partition.Collections, shardings: TrainState) -> 
     """The state of step 0."""
     # From the host, where every process has the same: arrays of one device cannot go to others' devices.
     placed = jax.device_put(jax.tree.map(np.asarray, weights), shardings.collections)
-    return jax.jit(functools.partial(states.start, task), out_shardings=shardings)(placed)
+    return jax.jit(states.start, static_argnums=0, out_shardings=shardings)(task, placed)
 
 
 def restore(

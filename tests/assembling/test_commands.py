@@ -118,8 +118,7 @@ def test_divided_and_assembled_again(project, capsys, tmp_path):
 
 def test_modules_of_two_models_do_not_mix(project, capsys, tmp_path):
     """The reference puts any files together; here each knows what it belongs to."""
-    other = ["train", "--config", str(project / "meta.py"), "--train.seed", "1", "--workdir", str(tmp_path / "other")]
-    assert main([*other, "--train.sample-every", "0"]) == 0
+    tiny.untrained(tmp_path / "other", tiny.meta_of("vit", tiny.whole("vit")), seed=1)
     for source, parts in ((project / "meta", "a"), (tmp_path / "other", "b")):
         assert main(["divide", str(source), "--depths", "1", "2", "--out", str(tmp_path / parts)]) == 0
     capsys.readouterr()
@@ -155,7 +154,7 @@ def test_printed_lines_have_what_was_typed(project, capsys):
 
 
 def test_what_is_not_finished_waits(project, capsys, tmp_path):
-    args = [*arguments(project), "--train.sample-every", "0"]
+    args = arguments(project)  # of the runs above, whose programs serve again
     for k in range(3):
         line = ["train", *args, "--module.index", str(k), "--workdir", str(tmp_path / f"module-{k}")]
         assert main([*line, "--stop-after", "1"]) == 0

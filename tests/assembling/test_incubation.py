@@ -33,7 +33,7 @@ from kind_jax.transfer.run import prepare
 SLOW = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["kind", "resnet", "dit", pytest.param("vit", marks=SLOW)])
+@pytest.fixture(scope="module", params=["resnet", "dit", *(pytest.param(name, marks=SLOW) for name in ("kind", "vit"))])
 def project(request, tmp_path_factory):
     """A meta model and the runs of all modules around it, the last of them in two goes."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
@@ -127,23 +127,28 @@ def _hybrid(name, index, **settings):
     config = tiny.module_of(name, tiny.whole(name), index, **settings)
     meta = tiny.weights(cuts.resized(config.model, config.module.around), seed=1)
     task = ModuleTask(config)
-    part = jax.tree.map(jnp.asarray, beginning(config, meta))
-    part = jax.tree.map(lambda a: a + 0.02, part)  # at its initialisation DiT's blocks do nothing
+    # At its initialisation DiT's blocks do nothing.
+    part = jax.tree.map(lambda a: jnp.asarray(np.asarray(a) + np.float32(0.02)), beginning(config, meta))
     data = pipeline.batches(open_dataset(config.data, "train"), batch=config.train.batch, seed=0)
     return config, task, part, jax.tree.map(jnp.asarray, around(config, meta)), jax.tree.map(jnp.asarray, next(data))
 
 
-@pytest.mark.parametrize("name", tiny.NETWORKS)
-@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("first", "vit"), ("first", "resnet"), ("first", "dit"), ("last", "kind"), ("last", "resnet"), ("last", "dit"),
+        *(pytest.param(*case, marks=SLOW) for case in (("first", "kind"), ("last", "vit"))),
+    ],
+)  # fmt: skip
 def test_the_gradient_is_a_slice_of_the_whole_ones(name, place):
     index = 0 if place == "first" else len(tiny.NETWORKS[name][1]) - 1
     config, task, part, fixed, batch = _hybrid(name, index)
     drawn = task.draw(batch, jax.random.key(0))
     weights = hybrid_weights(config, part, fixed)
-    slice_ = jax.grad(lambda p: task.loss({**part, **p}, drawn, fixed).value)(
+    slice_ = jax.jit(jax.grad(lambda p: task.loss({**part, **p}, drawn, fixed).value))(
         {k: v for k, v in part.items() if k != "stats"}
     )
-    whole = jax.grad(lambda w: task.base.loss({**weights, **w}, drawn.samples, {}).value)(
+    whole = jax.jit(jax.grad(lambda w: task.base.loss({**weights, **w}, drawn.samples, {}).value))(
         {k: v for k, v in weights.items() if k != "stats"}
     )
     own = hybrid_weights(config, {**part, **slice_}, {})
@@ -189,12 +194,13 @@ def test_nothing_is_computed_that_is_not_needed():
 def test_frozen_stages_normalise_by_their_running_statistics():
     """In training too: the batch's own would make another function of them for every batch."""
     _, task, part, fixed, batch = _hybrid("resnet", 2)
-    drawn = task.draw(batch, jax.random.key(0))
+    drawn, loss = task.draw(batch, jax.random.key(0)), jax.jit(task.loss)
+    found = loss(part, drawn, fixed)
     moved = {**fixed, "stats": jax.tree.map(lambda a: a + 0.5, fixed["stats"])}
-    assert float(task.loss(part, drawn, fixed).value) != float(task.loss(part, drawn, moved).value)
+    assert float(found.value) != float(loss(part, drawn, moved).value)
     other = {**part, "stats": jax.tree.map(lambda a: a + 0.5, part["stats"])}  # of the trained stage the batch's count
-    np.testing.assert_allclose(task.loss(other, drawn, fixed).value, task.loss(part, drawn, fixed).value, rtol=1e-6)
-    assert set(partition.flatten(task.loss(part, drawn, fixed).moved["stats"])) == set(partition.flatten(part["stats"]))
+    np.testing.assert_allclose(loss(other, drawn, fixed).value, found.value, rtol=1e-6)
+    assert set(partition.flatten(found.moved["stats"])) == set(partition.flatten(part["stats"]))
 
 
 def test_modules_know_nothing_of_each_other():
@@ -220,7 +226,8 @@ def test_a_step_takes_the_rows_of_frozen_tailors_too():
     batch = jax.tree.map(lambda a: a[:4], batch)
     found = []
     for each in (some, every):
-        state = states.start(each, jax.tree.map(lambda a: a + 0.02, jax.tree.map(jnp.asarray, beginning(config, meta))))
+        weights = jax.tree.map(lambda a: np.asarray(a) + np.float32(0.02), beginning(config, meta))
+        state = jax.jit(states.start, static_argnums=0)(each, weights)
         _, metrics = jax.jit(make_step(each))(state, batch, fixed)
         found.append((float(metrics["loss"]), float(metrics["grad_norm"])))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
@@ -236,8 +243,13 @@ def test_a_module_that_begins_from_the_meta_model():
         tiny.module_of("resnet", tiny.whole("resnet"), 0, init="meta")
 
 
-@pytest.mark.parametrize("frozen", ["sharded", "replicated"])
-@pytest.mark.parametrize("name", ["vit", "dit"])
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [
+        ("vit", "sharded"), ("dit", "replicated"),
+        *(pytest.param(*case, marks=SLOW) for case in (("vit", "replicated"), ("dit", "sharded"))),
+    ],
+)  # fmt: skip
 def test_frozen_modules_on_a_mesh(name, frozen):
     _, task, part, fixed, batch = _hybrid(name, 0, frozen=frozen)
     mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=4))
@@ -246,9 +258,11 @@ def test_frozen_modules_on_a_mesh(name, frozen):
     assert bool(split) == (frozen == "sharded")
     assert not any(at.spec and at.spec[0] == "fsdp" and path.startswith("params/blocks")
                    for path, at in partition.flatten(where).items())  # fmt: skip
-    state = states.start(task, part)
+    state = jax.jit(states.start, static_argnums=0)(task, part)
     shardings = sharding.shard_like(state, mesh, task.rules)
-    alone = make_step(task)(state, batch, fixed)[1]["loss"]
+    alone = jax.jit(lambda weights, batch, fixed: task.loss(weights, draw(task, batch, state.step), fixed).value)(
+        part, batch, fixed
+    )
     step = jax.jit(make_step(task), out_shardings=(shardings, sharding.replicated(mesh)))
     batch = jax.device_put(batch, sharding.batch_sharding(mesh))
     _, metrics = step(jax.device_put(state, shardings), batch, jax.device_put(fixed, where))
@@ -293,7 +307,7 @@ def test_meta_models_that_do_not_fit(tmp_path_factory, changes, sentence):
     folder = tmp_path_factory.getbasetemp() / "meta-of-vit"
     config = tiny.whole("vit", steps=1, sample_every=0)
     if not folder.exists():
-        train(tiny.meta_of("vit", config), folder)
+        tiny.untrained(folder, tiny.meta_of("vit", config))
     settings = {"meta": str(folder), **changes}
     run = tiny.module_of("vit", config, 1, **settings)
     with pytest.raises(UserError, match=sentence):
@@ -304,8 +318,8 @@ def test_meta_models_that_do_not_fit(tmp_path_factory, changes, sentence):
 def test_meta_models_of_other_networks(tmp_path):
     config = tiny.whole("vit", steps=1, sample_every=0)
     meta = tiny.meta_of("vit", config)
-    train(change(meta, model={"width": 32}), tmp_path / "wide")
-    train(tiny.meta_of("resnet", tiny.whole("resnet", steps=1, sample_every=0)), tmp_path / "resnet")
+    tiny.untrained(tmp_path / "wide", change(meta, model={"width": 32}))
+    tiny.untrained(tmp_path / "resnet", tiny.meta_of("resnet", tiny.whole("resnet")))
     for folder, sentence in (
         ("wide", r"^module\.meta has model\.width 32, but the module's network has 16"),
         ("resnet", r"^module\.meta is .*, a ResNetConfig, but the module is of a ViTConfig"),
@@ -318,7 +332,7 @@ def test_meta_models_of_other_networks(tmp_path):
 def test_a_run_goes_on_in_the_same_meta_model_alone(tmp_path):
     config = tiny.whole("vit", sample_every=0)
     for seed, folder in ((0, "meta"), (1, "other")):
-        train(change(tiny.meta_of("vit", config), train={"seed": seed, "steps": 1}), tmp_path / folder)
+        tiny.untrained(tmp_path / folder, tiny.meta_of("vit", config), seed)
     run = tiny.module_of("vit", config, 1, meta=str(tmp_path / "meta"))
     train(run, tmp_path / "module-1", stop_after=2)
     moved = change(run, module={"meta": str(tmp_path / "other")})

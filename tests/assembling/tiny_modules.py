@@ -12,6 +12,7 @@ from kind_jax import model
 from kind_jax.assembling import cuts
 from kind_jax.assembling.config import ModuleConfig, module_run
 from kind_jax.config import change
+from kind_jax.deploy import artifact
 
 VIT = cuts.resized(tiny_classifier.VIT, (2, 1, 2))
 KIND = cuts.resized(tiny_classifier.KIND, (1, 2))
@@ -38,6 +39,15 @@ def meta_of(name, config):
 def module_of(name, config, index, **settings):
     """The run of a module."""
     return module_run(config, ModuleConfig(depths=NETWORKS[name][1], index=index, **settings))
+
+
+def untrained(path, config, seed=0):
+    """The model of a run as an artifact, with its first weights: where a meta model only has to be there."""
+    artifact.write(
+        path, config=config, collections=model.init(config.model, seed), class_names=tuple("0123456789"),
+        weights="raw", step=1, groups=range(config.model.num_groups),
+    )  # fmt: skip
+    return path
 
 
 def weights(network, seed=0):

@@ -16,10 +16,18 @@ KEY = jax.random.key(0)
 IMAGES = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32))
 LABELS = jnp.arange(64, dtype=jnp.int32) % 10
 
+# As in a step: compiled.
+crop = jax.jit(augment.crop, static_argnums=(2, 3))
+resized_crop = jax.jit(augment.resized_crop, static_argnums=2)
+erase = jax.jit(augment.erase, static_argnums=2)
+mix = jax.jit(augment.mix, static_argnums=0, static_argnames=("classes", "smoothing"))
+rand_augmented = jax.jit(randaugment, static_argnums=(2, 3))
+warp = jax.jit(_warp)
+
 
 def test_crops_are_every_shift_equally_often():
     image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
-    found = np.asarray(augment.crop(jnp.repeat(image, 900, axis=0), KEY, 1, "zero"))
+    found = np.asarray(crop(jnp.repeat(image, 900, axis=0), KEY, 1, "zero"))
     padded = np.pad(np.asarray(image[0]), ((1, 1), (1, 1), (0, 0)))
     shifts = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
     counts = [int((found == shift).all((1, 2, 3)).sum()) for shift in shifts]
@@ -29,15 +37,15 @@ def test_crops_are_every_shift_equally_often():
 
 def test_borders():
     image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
-    assert float(augment.crop(jnp.repeat(image, 50, axis=0), KEY, 1, "zero").min()) == 0
-    assert float(augment.crop(jnp.repeat(image, 50, axis=0), KEY, 1, "edge").min()) == 1
+    assert float(crop(jnp.repeat(image, 50, axis=0), KEY, 1, "zero").min()) == 0
+    assert float(crop(jnp.repeat(image, 50, axis=0), KEY, 1, "edge").min()) == 1
 
 
 def test_resized_pieces_have_the_area_that_they_should():
     """A piece of a ramp, scaled to the whole, is a ramp again, whose slope is the side of the piece."""
     line = (np.arange(64) + 0.5) / 64
     ramps = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).astype(np.float32)
-    found = np.asarray(augment.resized_crop(jnp.tile(jnp.asarray(ramps)[None], (300, 1, 1, 1)), KEY, (0.1, 0.5)))
+    found = np.asarray(resized_crop(jnp.tile(jnp.asarray(ramps)[None], (300, 1, 1, 1)), KEY, (0.1, 0.5)))
     inner = slice(8, 56)  # away from borders, where the filter sees less
     down = np.diff(found[:, inner, inner, 0], axis=1).mean((1, 2)) * 64
     right = np.diff(found[:, inner, inner, 1], axis=2).mean((1, 2)) * 64
@@ -55,7 +63,7 @@ def test_resized_pieces_have_the_area_that_they_should():
 
 def test_erased_rectangles_have_the_share_that_they_should():
     images = jnp.full((2000, 16, 16, 1), 5.0)
-    gone = np.asarray(augment.erase(images, KEY, 0.25) != 5.0)
+    gone = np.asarray(erase(images, KEY, 0.25) != 5.0)
     shares = gone.mean((1, 2, 3))
     assert (shares > 0).mean() == pytest.approx(0.25, abs=0.03)
     some = shares[shares > 0]
@@ -69,7 +77,7 @@ def test_erased_rectangles_have_the_share_that_they_should():
 
 def mixed(seed=0, **settings):
     config = AugmentConfig(**settings)
-    return augment.mix(config, IMAGES, LABELS, jax.random.key(seed), classes=10, smoothing=0.1)
+    return mix(config, IMAGES, LABELS, jax.random.key(seed), classes=10, smoothing=0.1)
 
 
 def test_mixup_blends_images_and_targets_alike():
@@ -102,16 +110,16 @@ def test_soft_labels_are_not_mixed_again():
 
 
 def test_randaugment_without_strength_moves_nothing():
-    found = _warp(IMAGES[0], _motion(jnp.asarray(0), jnp.asarray(0.0)))
+    found = warp(IMAGES[0], _motion(jnp.asarray(0), jnp.asarray(0.0)))
     chex.assert_trees_all_close(found, IMAGES[0], atol=1e-5)
 
 
 def test_the_operations_of_randaugment():
     """Each against what it says: a quarter of a turn, a shift by pixels, PIL's own equalize."""
-    shift = np.asarray(_warp(IMAGES[0], jnp.asarray([[1.0, 0, 0], [0, 1.0, 0.25]])))  # a quarter of half the image
+    shift = np.asarray(warp(IMAGES[0], jnp.asarray([[1.0, 0, 0], [0, 1.0, 0.25]])))  # a quarter of half the image
     chex.assert_trees_all_close(shift[:, :7], np.asarray(IMAGES[0])[:, 1:], atol=1e-5)
     assert np.abs(shift[:, 7]).max() == 0
-    turned = np.asarray(_warp(IMAGES[0], jnp.asarray([[0.0, -1, 0], [1, 0.0, 0]])))
+    turned = np.asarray(warp(IMAGES[0], jnp.asarray([[0.0, -1, 0], [1, 0.0, 0]])))
     assert any(np.allclose(turned, np.rot90(np.asarray(IMAGES[0]), k), atol=1e-5) for k in (1, 3))
     unit = (IMAGES[:4] + 1) / 2
     equalize = _COLOURS[1](unit, 0.9, jnp.ones((4, 1, 1, 1)))
@@ -147,11 +155,11 @@ def test_colours_are_pils(which):
 
 
 def test_randaugment_stays_in_range_and_follows_its_key():
-    a, b = randaugment(IMAGES, KEY, 2, 9.0), randaugment(IMAGES, KEY, 2, 9.0)
+    a, b = rand_augmented(IMAGES, KEY, 2, 9.0), rand_augmented(IMAGES, KEY, 2, 9.0)
     chex.assert_trees_all_equal(a, b)
     assert float(jnp.abs(a).max()) <= 1
     assert np.asarray((a != IMAGES).any((1, 2, 3))).mean() > 0.8
-    grey = randaugment(IMAGES[..., :1], KEY, 2, 9.0)
+    grey = rand_augmented(IMAGES[..., :1], KEY, 2, 9.0)
     assert np.isfinite(np.asarray(grey)).all()
 
 

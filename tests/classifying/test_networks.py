@@ -89,7 +89,7 @@ def test_statistics_move_in_training_alone(config):
     gate = network.gate_of(config, jnp.zeros(4, jnp.int32))
 
     def logits(train):
-        return network.logits(config, weights, jnp.asarray(IMAGES), gate, train=train)
+        return jax.jit(lambda w: network.logits(config, w, jnp.asarray(IMAGES), gate, train=train))(weights)
 
     (found, still), (trained, moved) = logits(False), logits(True)
     assert found.shape == (4, 10)
@@ -134,7 +134,7 @@ def test_a_gate_switches_a_superclass_on():
         )
         return jnp.sum(jnp.where(jnp.isfinite(found), found, 0) ** 2)
 
-    grads = jax.grad(total)(weights["tailors"])
+    grads = jax.jit(jax.grad(total))(weights["tailors"])
     for path, leaf in partition.flatten(grads).items():
         assert np.abs(leaf[0]).max() > 0, path
         assert np.abs(leaf[1]).max() == 0, path
@@ -186,5 +186,6 @@ def test_micro_batches_give_the_gradient_of_the_batch(config):
     collections = jax.tree.map(jnp.asarray, whole.init())
     images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32))
     drawn = step.draw(whole, {"image": images, "label": jnp.arange(16) % 10}, jnp.int32(3))
-    one, four = (step.gradients(task, collections, drawn, {})[0] for task in (whole, parts))
+    gradients = jax.jit(step.gradients, static_argnums=0)
+    one, four = (gradients(task, collections, drawn, {})[0] for task in (whole, parts))
     chex.assert_trees_all_close(one, four, atol=1e-6)

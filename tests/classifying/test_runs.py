@@ -1,6 +1,7 @@
 """Runs of classifiers: on the one trainer, with all that other runs have."""
 
 import dataclasses
+import functools
 import json
 
 import chex
@@ -30,14 +31,26 @@ from kind_jax.train.metrics import read_metrics
 CONFIGS = {"vit": tiny.run(), "kind": tiny.run(tiny.KIND), "resnet": tiny.run(tiny.RESNET)}
 
 
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """A function: the name of a config to a finished run of it, trained once."""
+
+    @functools.cache
+    def of(name):
+        folder = tmp_path_factory.mktemp(name) / "whole"
+        train(CONFIGS[name], folder)
+        return folder
+
+    return of
+
+
 @pytest.fixture(scope="module", params=list(CONFIGS))
-def trained(request, tmp_path_factory):
+def trained(request, run_of, tmp_path_factory):
     """A run in one go, and the same in two."""
-    config, folder = CONFIGS[request.param], tmp_path_factory.mktemp(request.param)
-    train(config, folder / "whole")
-    train(config, folder / "parts", stop_after=5)
-    train(config, folder / "parts")
-    return config, folder / "whole", folder / "parts"
+    config, parts = CONFIGS[request.param], tmp_path_factory.mktemp(request.param) / "parts"
+    train(config, parts, stop_after=5)
+    train(config, parts)
+    return config, run_of(request.param), parts
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(trained):
@@ -195,8 +208,9 @@ def test_stochastic_depth_and_no_average(tmp_path):
         open_bundle(tmp_path / "run", weights="ema")
 
 
-def test_a_run_begins_from_another_classifier(trained, tmp_path, capsys):
-    config, whole, _ = trained
+@pytest.mark.parametrize("name", ["kind", "resnet", pytest.param("vit", marks=pytest.mark.slow)])
+def test_a_run_begins_from_another_classifier(name, run_of, tmp_path, capsys):
+    config, whole = CONFIGS[name], run_of(name)
     line = [
         "train", "--config", "CONFIG", "--init", str(whole), "--workdir", str(tmp_path / "tuned"), "--train.steps", "1",
         "--optimizer.learning-rate", "1e-30", "--optimizer.warmup", "0", "--optimizer.warmup-start", "0",
@@ -272,10 +286,8 @@ def test_impossible_settings(settings, said):
 
 
 @pytest.fixture(scope="module")
-def gated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gated") / "run"
-    train(CONFIGS["kind"], folder)
-    return folder
+def gated(run_of):
+    return run_of("kind")
 
 
 @pytest.mark.parametrize("form", ["dense", "factored"])

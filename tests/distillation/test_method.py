@@ -29,7 +29,7 @@ def stepped(task, dataset, count=3, fixed=None):
     """States and metrics after each of the first steps."""
     columns = task.columns(dataset, {})
     data = pipeline.batches(dataclasses.replace(dataset, columns=columns), batch=task.config.train.batch, seed=0)
-    step, state = jax.jit(make_step(task)), states.start(task, jax.tree.map(jnp.asarray, task.init()))
+    step, state = jax.jit(make_step(task)), jax.jit(states.start, static_argnums=0)(task, task.init())
     fixed, found = jax.tree.map(jnp.asarray, task.fixed() if fixed is None else fixed), []
     for _ in range(count):
         state, metrics = step(state, next(data), fixed)
@@ -91,7 +91,7 @@ def test_a_student_that_is_its_teacher(folder):
     drawn = draw(task, jax.tree.map(jnp.asarray, dataset.source.gather(np.arange(16))), jnp.int32(0))
     weights = jax.tree.map(jnp.asarray, {**task.init(), **fixed})
     weights["projectors"] = {**weights["projectors"], "teacher": weights["projectors"]["student"]}
-    metrics = task.loss(weights, drawn, fixed).metrics
+    metrics = jax.jit(task.loss)(weights, drawn, fixed).metrics
     assert float(metrics["align"]) == pytest.approx(0, abs=1e-6)
     assert float(metrics["kd"]) == pytest.approx(0, abs=1e-5)
     assert float(metrics["uniform_student"]) == float(metrics["uniform_teacher"])

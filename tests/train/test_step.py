@@ -8,7 +8,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny
 
@@ -27,7 +26,7 @@ ABSENT = (0, 2, 4, 6, 7, 8, 9)
 
 
 def start(config):
-    return state.start(task_of(config), tiny.weights(config.model))
+    return jax.jit(state.start, static_argnums=0)(task_of(config), tiny.weights(config.model))
 
 
 @functools.lru_cache
@@ -55,9 +54,13 @@ def test_the_step_compiles_once_and_learns():
     assert loss(current.collections) < 0.8 * before
 
 
+def frozen_and_clipped(frozen):
+    return tiny.change(tiny.CONFIG, optimizer={frozen: CollectionConfig(freeze=True), "clip": 1e-3})
+
+
 @pytest.mark.parametrize("frozen", ["learngenes", pytest.param("params", marks=pytest.mark.slow)])
 def test_a_frozen_collection_stays_bit_identical_and_has_no_moments(frozen):
-    config = tiny.change(tiny.CONFIG, optimizer={frozen: CollectionConfig(freeze=True)})
+    config = frozen_and_clipped(frozen)
     before = start(config)
     after, metrics = run(config)
     chex.assert_trees_all_equal(after.collections[frozen], before.collections[frozen])
@@ -74,7 +77,7 @@ def test_a_frozen_collection_stays_bit_identical_and_has_no_moments(frozen):
 def test_collections_have_their_own_learning_rate_and_decay():
     changes = {"tailors": CollectionConfig(learning_rate=0.0), "learngenes": CollectionConfig(weight_decay=0.5)}
     changed = tiny.change(tiny.CONFIG, optimizer=changes)
-    before, plain, shrunk = start(changed), run(tiny.CONFIG, 1)[0], run(changed, 1)[0]
+    before, plain, shrunk = jax.device_get((start(changed), run(tiny.CONFIG, 1)[0], run(changed, 1)[0]))
     chex.assert_trees_all_equal(shrunk.collections["tailors"], before.collections["tailors"])
     rate = tiny.CONFIG.optimizer.learning_rate
     expected = jax.tree.map(
@@ -216,7 +219,7 @@ def test_meshes_and_batches_that_do_not_fit():
 
 
 def test_the_average_starts_as_a_copy_and_follows():
-    before, (after, _) = start(tiny.CONFIG), run(tiny.CONFIG, 1)
+    before, after = jax.device_get((start(tiny.CONFIG), run(tiny.CONFIG, 1)[0]))
     decay = 2 / 11  # (1 + step) / (10 + step), far below the configured decay in the first step
     expected = jax.tree.map(lambda e, w: decay * e + (1 - decay) * w, before.ema, after.collections)
     chex.assert_trees_all_close(after.ema, expected, rtol=1e-5, atol=1e-7)
@@ -236,13 +239,13 @@ def test_null_samples_and_embedding_dropout():
 
 
 def test_gradient_clipping_bounds_what_adam_sees():
-    clipped = tiny.change(tiny.CONFIG, optimizer={"clip": 1e-3})
-    after, metrics = run(clipped, 1)
+    after, metrics = run(frozen_and_clipped("learngenes"), 1)
     assert metrics["grad_norm"] > 1e-3  # the metric is the norm before clipping
     mu = [
         m for p, m in jax.tree_util.tree_leaves_with_path(after.opt) if any(getattr(k, "name", "") == "mu" for k in p)
     ]
-    np.testing.assert_allclose(optax.tree.norm(mu), 0.1 * 1e-3, rtol=1e-4)  # (1 - b1) * clip
+    norm = np.sqrt(sum(np.sum(np.square(m)) for m in jax.device_get(mu)))
+    np.testing.assert_allclose(norm, 0.1 * 1e-3, rtol=1e-4)  # (1 - b1) * clip
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,8 @@ def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, accumulate, monke
     labels = np.random.default_rng(0).integers(0, 40, (60, 8)).astype(np.int32)
 
     def trained():
-        f, current = jax.jit(step.make_step(task_of(config)), donate_argnums=0), start(config)
+        f = jax.jit(step.make_step(task_of(config)), donate_argnums=0)
+        current = state.start(task_of(config), tiny.weights(config.model))  # not compiled: the bank is another below
         for row in labels:
             current, metrics = f(current, {**BATCH, "label": row})
         return state.averaged(config, current), current, metrics
@@ -281,7 +285,7 @@ def test_a_step_costs_no_more_flops_with_more_classes():
     def flops(classes):
         config = tiny.change(tiny.CONFIG, model={"num_classes": classes, "label_embedding": False})
         lowered = jax.jit(step.make_step(task_of(config))).lower(state.abstract(task_of(config)), BATCH)
-        return lowered.compile().cost_analysis()["flops"]
+        return lowered.cost_analysis()["flops"]
 
     assert flops(4000) < 1.1 * flops(40)
 
