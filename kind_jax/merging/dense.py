@@ -15,7 +15,7 @@ from kind_jax.partition import flatten, unflatten
 
 
 def mean_and_difference(
-    arrays: Sequence[Float[np.ndarray, "*shape"]], share: Sequence[float]
+    arrays: Sequence[Float[np.ndarray, "*shape"]], share: Float[np.ndarray, " N"]
 ) -> tuple[Float[np.ndarray, "*shape"], float]:
     """The weighted mean, and how far the arrays are from it.
 
@@ -34,7 +34,7 @@ def mean_and_difference(
     return mean.astype(np.float32), math.sqrt(square(mean) / (square(0.0) or 1.0))
 
 
-def outside(sources: Sequence[Source], share: Sequence[float]) -> tuple[dict[str, Any], dict[str, float]]:
+def outside(sources: Sequence[Source], share: Float[np.ndarray, " N"]) -> tuple[dict[str, Any], dict[str, float]]:
     """Everything outside the blocks.
 
     Args:

@@ -36,7 +36,7 @@ from kind_jax.nn.init import Components
 from kind_jax.partition import LEARNGENES, TAILORS, fingerprint
 
 Made = Literal["exact", "joint", "average"]
-Method = Literal["auto"] | Made
+Method = Literal["auto", "exact", "joint", "average"]
 Align = Literal["weights", "none"]
 
 _AGREE = JOIN - {Role.TAILORS, Role.NULL}
@@ -75,9 +75,9 @@ def merge(
     *,
     learngenes: int | Literal["full"] | None = None,
     tailors: int | None = None,
-    projections: Sequence[Projection] | None = None,
-    align: Align = "none",
-    method: Method = "auto",
+    projections: Sequence[Projection | str] | None = None,
+    align: Align | str = "none",
+    method: Method | str = "auto",
     on_layer: Callable[[MergedLayer], object] | None = None,
 ) -> Merged:
     """Merge generators of the same sizes and diffusion process, each with classes of its own.
@@ -107,6 +107,8 @@ def merge(
     """
     check_choice(method, Method, "method")
     check_choice(align, Align, "align")
+    for name in projections or ():
+        check_choice(name, Projection, "projections")
     _check(bundles)
     asked = not (learngenes is None and tailors is None and projections is None and align == "none")
     if method == "exact" and asked:
@@ -146,7 +148,8 @@ def merge(
     )
     finite.check(collections, "the merged model")
     done: Made = "average" if method == "average" else "joint"
-    return _finished(bundles, result, done, align, tuple(layers), apart | differences)
+    how: Align = "weights" if align == "weights" else "none"
+    return _finished(bundles, result, done, how, tuple(layers), apart | differences)
 
 
 def _finished(
@@ -215,7 +218,7 @@ def _grown(bundles: Sequence[Bundle], *, must: bool) -> Bundle | None:
 
 def _prepared(
     bundles: Sequence[Bundle], learngenes: int | Literal["full"] | None, tailors: int | None,
-    projections: Sequence[Projection] | None, *, average: bool,
+    projections: Sequence[Projection | str] | None, *, average: bool,
 ) -> tuple[list[Source], ModelConfig]:  # fmt: skip
     """The models taken apart, and the config of the result."""
     chosen = _projections(bundles, projections, average=average)
@@ -249,7 +252,7 @@ def _prepared(
 
 
 def _projections(
-    bundles: Sequence[Bundle], asked: Sequence[Projection] | None, *, average: bool
+    bundles: Sequence[Bundle], asked: Sequence[Projection | str] | None, *, average: bool
 ) -> tuple[Projection, ...]:
     """Those to decompose, in the order of a block."""
     forms = [form for bundle in bundles for form in bundle.config.model.forms.items()]
@@ -261,7 +264,7 @@ def _projections(
             raise UserError(
                 "projections names 'qkv', but one of the models has a separate q, k and v, so they must be named apart."
             )
-        return tuple(asked)
+        return tuple(name for name in get_args(Projection) if name in asked)
     found = {name.partition("/")[2] for name, form in forms if not form.plain}
     if not found and average:
         return ()
@@ -283,10 +286,10 @@ def _number(name: Literal["learngenes", "tailors"], value: int | None, models: S
     return known.pop()
 
 
-def _share(sources: Sequence[Source]) -> list[float]:
+def _share(sources: Sequence[Source]) -> np.ndarray:
     """Each model's share of the classes."""
-    counts = [sum(source.counts) for source in sources]
-    return [n / sum(counts) for n in counts]
+    counts = np.array([sum(source.counts) for source in sources])
+    return counts / counts.sum()
 
 
 def _names(bundles: Sequence[Bundle]) -> tuple[str, ...]:
@@ -330,7 +333,7 @@ def _counts(sources: Sequence[Source]) -> np.ndarray:
 
 def _always(sources: Sequence[Source], name: str) -> np.ndarray:
     """The weighted mean of what each model has on for all of its classes."""
-    return weighted_mean([source.always(name) for source in sources], np.array(_share(sources)))
+    return weighted_mean([source.always(name) for source in sources], _share(sources))
 
 
 def _joint(sources: Sequence[Source], weight: Weight, full: bool, target: ModelConfig) -> tuple[Weight, MergedLayer]:

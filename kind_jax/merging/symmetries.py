@@ -24,8 +24,8 @@ from kind_jax.partition import flatten, unflatten
 CONDITION, TIME = "condition", "time"
 
 Orders = Mapping[str, Int[np.ndarray, " n"]]
-"""The order of each node: ``condition`` and ``time``, and of block i ``i/mlp``, ``i/qk`` and ``i/vo``, the last two over
-the features of all heads, which must be in the same order in both. A node without an entry stays as it is."""
+"""The order of each node: ``condition`` and ``time``, and of block i ``i/mlp``, ``i/qk`` and ``i/vo``, the last two
+over the features of all heads, which must be in the same order in both. A node without an entry stays as it is."""
 
 _LEAVES = {  # outside the blocks: the node and the axis of each leaf
     "time_embed/hidden/kernel": (TIME, 1), "time_embed/hidden/bias": (TIME, 0), "time_embed/out/kernel": (TIME, 0),
