@@ -13,8 +13,8 @@ Protocol. Each model of a pair trains for ``steps`` steps (siblings for half as 
 preset's rate with its cosine. Every merged model, and a new one, is then trained on all ten digits at a constant rate
 and judged after several numbers of steps: 500 samples, class accuracy, and Fréchet distance to training images in
 multiples of that of held-out images. The weights that are judged are averaged (0.98). Rates are not tuned: merged
-models take half of the preset's, and a new one is trained at either. Every result is kept under --out, and an
-interrupted study continues.
+models take half of the preset's, a new one all of it. Every result is kept under --out, and an interrupted study
+continues.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ HALVES = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
 Pair = Literal["independent", "same initialisation", "siblings"]
 PAIRS: tuple[Pair, ...] = ("independent", "same initialisation", "siblings")
 WAYS: dict[str, dict[str, Any]] = {
-    "average": {"method": "average"},
-    "joint, 8 tailors": {"method": "joint"},
-    "joint, 16 tailors": {"method": "joint", "learngenes": 32, "tailors": 16},
+    "average": {"method": "average", "align": "none"},
+    "joint, 8 tailors": {"method": "joint", "align": "none"},
+    "joint, 16 tailors": {"method": "joint", "align": "none", "learngenes": 32, "tailors": 16},
     "average, aligned": {"method": "average", "align": "weights"},
     "joint, 8 tailors, aligned": {"method": "joint", "align": "weights"},
 }
@@ -190,16 +190,11 @@ class Study:
             str(at): self.referee.score_images(self.samples(config, w, COUNT, seed), labels) for at, w in found.items()
         }
 
-    def scratch(self, seed: int, rate: float) -> dict[str, Any]:
+    def scratch(self, seed: int) -> dict[str, Any]:
         config = self.structure(10)
         weights = model.init(config.model, seed)
         sizes = sum(a.size for a in jax.tree.leaves(weights))
-        return {"scores": self.mended(config, weights, rate, seed, self.arguments.marks[1:]), "parameters": sizes}
-
-
-def ways(pair: Pair) -> list[str]:
-    """Where both models have one beginning, their hidden units are in one order."""
-    return [way for way in WAYS if pair == "independent" or "aligned" not in way]
+        return {"scores": self.mended(config, weights, RATE, seed, self.arguments.marks[1:]), "parameters": sizes}
 
 
 def main() -> None:
@@ -207,17 +202,19 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     study, found = Study(arguments), {}
     for seed in arguments.seeds:
-        for pair in PAIRS:
-            both = study.records.get(f"{pair} | seed {seed} | both", lambda p=pair, s=seed: study.both(p, s))
-            found.setdefault((pair, "both models kept"), []).append(both)
-            for way in ways(pair):
-                made = study.records.get(
-                    f"{pair} | seed {seed} | {way}", lambda p=pair, s=seed, w=way: study.merged(p, s, w)
-                )
+        new = study.records.get(f"scratch | seed {seed}", lambda s=seed: study.scratch(s))
+        found.setdefault(("from scratch", ""), []).append(new)
+        for way in ("both models kept", *WAYS):
+            for pair in PAIRS:
+                if way == "both models kept":
+                    made = study.records.get(f"{pair} | seed {seed} | both", lambda p=pair, s=seed: study.both(p, s))
+                elif pair == "independent" or "aligned" not in way:  # the others' hidden units are in one order
+                    made = study.records.get(
+                        f"{pair} | seed {seed} | {way}", lambda p=pair, s=seed, w=way: study.merged(p, s, w)
+                    )
+                else:
+                    continue
                 found.setdefault((pair, way), []).append(made)
-        for rate in (RATE, MENDING):
-            new = study.records.get(f"scratch | seed {seed} | {rate:g}", lambda s=seed, r=rate: study.scratch(s, r))
-            found.setdefault(("from scratch", f"rate {rate:g}"), []).append(new)
     record = {
         "command": "make study-merging-generators", "arguments": dataclasses.asdict(arguments),
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
@@ -230,7 +227,7 @@ def main() -> None:
 def table(found: dict[tuple[str, str], list[Any]], marks: tuple[int, ...]) -> str:
     """Class accuracy / Fréchet distance after each number of steps."""
     rows = [["models", "merged by", "parameters", "energy lost", *(f"{at} steps" for at in marks)]]
-    for (pair, way), runs in found.items():
+    for (pair, way), runs in sorted(found.items(), key=lambda entry: entry[0][0]):
         lost = spread([run["lost"] for run in runs], 2) if "lost" in runs[0] else ""
         cells = []
         for at in marks:
@@ -251,12 +248,12 @@ def picture(found: dict[tuple[str, str], list[Any]], arguments: Arguments) -> by
     shown += [
         ("same initialisation", "average"),
         ("independent", "joint, 8 tailors"),
-        ("from scratch", f"rate {RATE:g}"),
+        ("from scratch", ""),
     ]
     lines = {}
     for pair, way in shown:
         runs = found[pair, way]
-        lines[f"{pair}: {way}"] = [
+        lines[f"{pair}: {way}" if way else pair] = [
             (max(at, 10), [run["scores"][str(at)]["frechet"] for run in runs])
             for at in arguments.marks
             if str(at) in runs[0]["scores"]

@@ -34,12 +34,12 @@ class Arguments:
     """Components of each group of classes in each projection; default: what the models have, if they agree."""
     projections: tuple[Projection, ...] = ()
     """Those to decompose; default: what is factored in some model, or qkv o mlp_in mlp_out. Others become the mean."""
-    align: Literal["weights", "none"] = "none"
-    """Put the hidden units of the other models in the order that suits the first one's weights best, for models that do
-    not come from one initialisation."""
+    align: Literal["weights", "none"] = "weights"
+    """Put the hidden units of the other models in the order that suits the first one's weights best, or take them as
+    they are. It makes a difference for models that do not come from one initialisation."""
     method: Literal["auto", "exact", "joint", "average"] = "auto"
     """exact: only join, or refuse; joint: decompose; average: the mean of what is always on, beside each group's
-    tailors as they are; auto: exact where that is possible and no other option is given, or else joint."""
+    tailors as they are; auto: exact where that is possible and no number or projection is given, or else joint."""
     weights: Literal["ema", "raw"] | None = None
     """Moving average or last weights of runs; default: the moving average, or what the artifact holds."""
     plot: Path | None = None

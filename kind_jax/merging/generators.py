@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
+import jax
 import numpy as np
 
 from kind_jax import finite
@@ -76,7 +77,7 @@ def merge(
     learngenes: int | Literal["full"] | None = None,
     tailors: int | None = None,
     projections: Sequence[Projection | str] | None = None,
-    align: Align | str = "none",
+    align: Align | str = "weights",
     method: Method | str = "auto",
     on_layer: Callable[[MergedLayer], object] | None = None,
 ) -> Merged:
@@ -92,12 +93,13 @@ def merge(
         group there, and all classes of a model without gated tailors.
       projections: those to decompose; None is all that are factored in some model, or the four of the attention and the
         MLP where none is. The others become the mean over classes.
-      align: ``weights`` first puts the hidden units of every other model in the order that agrees best with the
-        first one (:mod:`kind_jax.merging.agreement`).
+      align: ``weights`` first puts the hidden units of every other model in the order that agrees best with the first
+        one (:mod:`kind_jax.merging.agreement`); models that share all of their biases and embeddings are in one order
+        already. ``none`` takes them as they are.
       method: ``exact`` joins models with the same learngenes and dense parameters, and does nothing else. ``joint``
-        decomposes. ``auto`` is exact where that is possible and nothing else is asked for, or else joint. ``average``
-        is what the other two are compared with: the always-on parts are averaged, and each group keeps the tailors that
-        it has; without gated tailors, the mean of dense models.
+        decomposes. ``auto`` is exact where that is possible and no number or projection is given, or else joint.
+        ``average`` is what the other two are compared with: the always-on parts are averaged, and each group keeps the
+        tailors that it has; without gated tailors, the mean of dense models.
       on_layer: is told about each projection when it is done.
 
     Raises:
@@ -110,11 +112,9 @@ def merge(
     for name in projections or ():
         check_choice(name, Projection, "projections")
     _check(bundles)
-    asked = not (learngenes is None and tailors is None and projections is None and align == "none")
+    asked = not (learngenes is None and tailors is None and projections is None)
     if method == "exact" and asked:
-        raise UserError(
-            "method is 'exact', which changes no weight, but learngenes, tailors, projections or align is given."
-        )
+        raise UserError("method is 'exact', which changes no weight, but learngenes, tailors or projections are given.")
     if method == "exact" or (method == "auto" and not asked):
         grown = _grown(bundles, must=method == "exact")
         if grown is not None:
@@ -311,6 +311,10 @@ def _config(bundles: Sequence[Bundle], model: ModelConfig) -> Config:
 
 
 def _aligned(reference: Source, other: Source) -> Source:
+    pairs = [(reference.weights[name].bias, other.weights[name].bias) for name in reference.weights]
+    pairs += [(reference.params[name], other.params[name]) for name in ("patch_embed", "time_embed", "final")]
+    if all(np.array_equal(a, b) for pair in pairs for a, b in zip(*map(jax.tree.leaves, pair), strict=True)):
+        return other  # averages would not be exact in any other order
     weights, params = symmetries.permute(other.weights, other.params, agree(reference, other))
     return dataclasses.replace(other, weights=weights, params=params)
 

@@ -104,7 +104,7 @@ def test_a_fused_and_a_separate_attention_input():
     assert merge([A, other], learngenes=4, tailors=2).bundle.config.model.factor.projections == (
         "q", "k", "v", "mlp_out", "adaln",
     )  # fmt: skip
-    found = merge([first, other], learngenes="full", tailors=16, projections=ALL)
+    found = merge([first, other], learngenes="full", tailors=16, projections=ALL, align="none")
     biases = {name: d for name, d in found.differences.items() if d}
     assert all("attention" in name and name.endswith("bias") for name in biases)  # fused and apart: of other seeds
     sources = [take(each, separate=True) for each in (first, other, found.bundle)]
@@ -149,7 +149,7 @@ def test_a_composed_model_brings_the_classes_that_it_serves():
 
 def test_what_cannot_be_of_a_class_is_averaged():
     other = bundle_of(DENSE, 1, "b")
-    found = merge([A, other], learngenes=6, tailors=2)
+    found = merge([A, other], learngenes=6, tailors=2, align="none")
 
     def mean(leaf):
         return 0.6 * leaf(A) + 0.4 * leaf(other)
@@ -171,7 +171,7 @@ def test_what_cannot_be_of_a_class_is_averaged():
 
 def test_averages_for_comparison():
     other = bundle_of(KIND, 1, "b")
-    found = merge([A, other], method="average", learngenes="full")
+    found = merge([A, other], method="average", learngenes="full", align="none")
     rows = [(A, 0), (A, 1), (other, 0), (other, 1)]
     for group, (bundle, row) in enumerate(rows):
         for name, weight in take(bundle, separate=False).weights.items():
@@ -181,7 +181,7 @@ def test_averages_for_comparison():
     dense = merge([B, bundle_of(DENSE, 3, "g")], method="average")
     assert dense.bundle.config.model.factor.projections == ()
     assert dense.layers == ()
-    pairs = zip(merge([A, other]).layers, merge([A, other], method="average").layers, strict=True)
+    pairs = zip(merge([A, other]).layers, merge([A, other], method="average").layers, strict=True)  # aligned alike
     assert all(joined.energy >= averaged.energy - 1e-6 for joined, averaged in pairs)
 
 
