@@ -19,7 +19,8 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
-	study-compose-speed study-animals study-assembling study-distillation study-distil-generators demo-animals bench \
+	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
+	study-merging-generators demo-animals bench \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -98,6 +99,9 @@ study-distillation: $(STAMP) $(ANIMALS_STAMP) $(TEACHERS_STAMP)  ## distillation
 
 study-distil-generators: $(STAMP)  ## a small composed generator, brought back by the whole one's predictions or by data; half an hour
 	$(BIN)/python studies/distil_generators.py $(ARGS)
+
+study-merging-generators: $(STAMP)  ## two generators of five digits each become one of ten; an hour
+	$(BIN)/python studies/merging_generators.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)

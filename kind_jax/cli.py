@@ -37,6 +37,7 @@ VERBS = {
     "modules": "how far the modules of a network are, and the command lines that train them",
     "assemble": "put modules together, as one model",
     "grow": "add classes to a model whose learngenes stay as they are",
+    "merge": "make one generator of several: exactly, or decomposed together",
     "shrink": "remove classes from a model",
     "evaluate": "measure samples: FID with Inception weights, or an offline judge",
     "report": "write a report of a run as one HTML file",

@@ -60,13 +60,13 @@ def decompose(
     """
     model = bundle.config.model
     _check_source(bundle)
-    target = _target(model, learngenes, tailors, groups, tuple(projections), seed)
+    target = target_of(model, learngenes, tailors, groups, tuple(projections), seed)
     weights = take_apart(model, bundle.collections, ())
     if target.factor.separate:
         weights = [part for w in weights for part in _split_input(w)]
     chosen = {w.name: _norm(w) for w in weights if w.name.partition("/")[2] in target.factor.projections}
     sizes = sum(w.bias.size + (0 if w.kernel is None else w.kernel.size) for w in weights)
-    _check_memory(target, sizes)
+    check_memory(target, sizes)
 
     done: list[Layer] = []
     for i, weight in enumerate(weights):
@@ -107,11 +107,15 @@ def _check_source(bundle: Bundle) -> None:
         )
 
 
-def _target(
+def target_of(
     model: ModelConfig, learngenes: int | None, tailors: int, groups: tuple[int, ...] | None,
     projections: tuple[Projection, ...], seed: int,
 ) -> ModelConfig:  # fmt: skip
-    """The config of the result, as far as one N_G is enough for all projections."""
+    """The config of the result, as far as one N_G is enough for all projections.
+
+    Raises:
+      UserError: a number or name that is not possible.
+    """
     for name, value in (("learngenes", learngenes), ("tailors", tailors)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, but it must be 1 or more.")
@@ -157,7 +161,16 @@ def memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _check_memory(target: ModelConfig, dense: int) -> None:
+def check_memory(target: ModelConfig, dense: int) -> None:
+    """Refuse a model whose components this machine has no room for.
+
+    Args:
+      target: with what it has of each component.
+      dense: parameters that are in memory beside them.
+
+    Raises:
+      UserError: naming what it takes and what there is.
+    """
     shared, kept, own = target.block_parameters
     # Components exist twice while those of all blocks are stacked, beside the dense weights that they come from.
     needed, there = 4 * (2 * (shared + kept + own) + dense), memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from kind_jax.deploy.bundle import Bundle
@@ -39,29 +40,34 @@ class Decomposed:
 
     @property
     def total(self) -> Layer:
-        """All projections as one weight; the largest error is that of the group and projection that lose most."""
-        squares = [layer.norm**2 for layer in self.layers]
-        if not any(squares):  # of weights that are all zero, none counts more
-            squares = [1.0] * len(self.layers)
-        whole = sum(squares)
+        """All projections as one weight."""
+        return total(self.layers)
 
-        def mean(values: list[float]) -> float:
-            return sum(v * s for v, s in zip(values, squares, strict=True)) / whole
 
-        same = {layer.method for layer in self.layers}
-        return Layer(
-            name="all",
-            shape=(sum(layer.shape[0] for layer in self.layers), sum(layer.shape[1] for layer in self.layers)),
-            learngenes=sum(layer.learngenes for layer in self.layers),
-            tailors=sum(layer.tailors for layer in self.layers),
-            norm=math.hypot(*(layer.norm for layer in self.layers)),
-            energy_learngenes=mean([layer.energy_learngenes for layer in self.layers]),
-            energy=mean([layer.energy for layer in self.layers]),
-            error=math.sqrt(mean([layer.error**2 for layer in self.layers])),
-            error_max=max(layer.error_max for layer in self.layers),
-            seconds=sum(layer.seconds for layer in self.layers),
-            method="exact" if same == {"exact"} else "randomised",
-        )
+def total(layers: Sequence[Layer]) -> Layer:
+    """Projections as one weight; the largest error is that of the group and projection that lose most."""
+    squares = [layer.norm**2 for layer in layers]
+    if not any(squares):  # of weights that are all zero, none counts more
+        squares = [1.0] * len(layers)
+    whole = sum(squares)
+
+    def mean(values: list[float]) -> float:
+        return sum(v * s for v, s in zip(values, squares, strict=True)) / whole
+
+    same = {layer.method for layer in layers}
+    return Layer(
+        name="all",
+        shape=(sum(layer.shape[0] for layer in layers), sum(layer.shape[1] for layer in layers)),
+        learngenes=sum(layer.learngenes for layer in layers),
+        tailors=sum(layer.tailors for layer in layers),
+        norm=math.hypot(*(layer.norm for layer in layers)),
+        energy_learngenes=mean([layer.energy_learngenes for layer in layers]),
+        energy=mean([layer.energy for layer in layers]),
+        error=math.sqrt(mean([layer.error**2 for layer in layers])),
+        error_max=max(layer.error_max for layer in layers),
+        seconds=sum(layer.seconds for layer in layers),
+        method="exact" if same == {"exact"} else "randomised",
+    )
 
 
 def rows(decomposed: Decomposed) -> list[tuple[str, ...]]:
@@ -79,18 +85,18 @@ def rows(decomposed: Decomposed) -> list[tuple[str, ...]]:
 
 def record(decomposed: Decomposed) -> dict[str, Any]:
     """The same as JSON values, with what the model was made from."""
-    model, total = decomposed.bundle.config.model, decomposed.total
+    model, whole = decomposed.bundle.config.model, decomposed.total
     return {
         "source": decomposed.source,
         "residual": decomposed.residual,
         "seed": decomposed.seed,
         "groups": model.num_groups,
         "parameters": {"dense": decomposed.before, "decomposed": decomposed.after},
-        "energy_learngenes": total.energy_learngenes,
-        "energy": total.energy,
-        "error": total.error,
-        "error_max": total.error_max,
-        "seconds": total.seconds,
+        "energy_learngenes": whole.energy_learngenes,
+        "energy": whole.energy,
+        "error": whole.error,
+        "error_max": whole.error_max,
+        "seconds": whole.seconds,
         "layers": [{**dataclasses.asdict(layer), "shape": list(layer.shape)} for layer in decomposed.layers],
     }
 
