@@ -28,6 +28,7 @@ MEASURES = {
     "classifiers": ("classifiers", "measure"),
     "modules": ("modules", "measure"),
     "distillation": ("distillation", "measure"),
+    "matching": ("matching", "measure"),
     "scan": ("programs", "measure"),
     "contraction": ("steps", "contraction"),
     "compose": ("composed", "measure"),
@@ -41,8 +42,8 @@ class Arguments:
 
     Attributes:
       only: measures to make anew, separated by commas, of layer, classes, kind_vs_dense, torch, classifiers, modules,
-        distillation, scan, contraction, compose, loop; all of them, except those whose results are there already, if
-        empty.
+        distillation, matching, scan, contraction, compose, loop; all of them, except those whose results are there
+        already, if empty.
       rounds: rounds of a race.
       out: folder of the results.
       quick: tiny sizes and three rounds, to see that everything works; the figures mean nothing.

@@ -94,7 +94,8 @@ def match(
     count = len(found)
     require(count % models == 0, "correlation", f"of {count} features", f"of a multiple of {models}, the models")
     require(bool(np.isfinite(found).all()), "correlation", "NaN or infinite in places", "finite")
-    require(bool(np.allclose(found, found.T, atol=1e-4)), "correlation", "not symmetric", "symmetric")
+    least = 1e-4 * max(1.0, float(np.abs(found).max()))
+    require(bool((np.abs(found - found.T) <= least).all()), "correlation", "not symmetric", "symmetric")
     each, none = count // models, np.zeros((0, 2), np.int64)
     if method == "zip":
         joined, order = greedy.groups(found, models, alpha, beta)
