@@ -208,7 +208,7 @@ def test_stochastic_depth_and_no_average(tmp_path):
         open_bundle(tmp_path / "run", weights="ema")
 
 
-@pytest.mark.parametrize("name", ["kind", "resnet", pytest.param("vit", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["vit", "kind", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_a_run_begins_from_another_classifier(name, run_of, tmp_path, capsys):
     config, whole = CONFIGS[name], run_of(name)
     line = [
