@@ -75,7 +75,9 @@ SHORT = {
 }  # fmt: skip
 SHORT_CLASSIFIER = {flag: value for flag, value in SHORT.items() if not flag.startswith("--sampler")}
 SMALL: dict[str, dict[str, str]] = {
-    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|vit_digits|_student))": SHORT,
+    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|(vit|resnet)_digits|_student))": SHORT,
+    r"--config resnet_digits(?!.*--init)": {**SHORT_CLASSIFIER, "--model.width": "0.25"},
+    r"--config resnet_digits.*--init": SHORT_CLASSIFIER,
     r"--config vit_digits": {
         **SHORT_CLASSIFIER, "--train.sample-every": "2", "--model.width": "16", "--model.heads": "2",
     },

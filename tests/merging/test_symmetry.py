@@ -12,7 +12,7 @@ from kind_jax.classifying import network
 from kind_jax.config import FactorConfig, ModelConfig
 from kind_jax.config.networks import CNNConfig, EfficientNetConfig, ResNetConfig, ViTConfig, ZippedConfig
 from kind_jax.errors import UserError
-from kind_jax.merging import Model, Settings, apply, rotation, table_of, zip_models
+from kind_jax.merging import Model, Settings, apply, rotation, table_of, zip_models, zip_weights
 from kind_jax.merging.maps import Maps
 from kind_jax.merging.program import named_leaves
 from kind_jax.nn.gate import one_group
@@ -151,6 +151,20 @@ def test_a_model_is_found_again_in_a_shuffled_copy(name, method, optimised):
             found = zip_models([first, copy], [x], to=to, settings=settings).model
             both = np.concatenate([np.asarray(jax.nn.log_softmax(want))] * 2, axis=1)
             np.testing.assert_allclose(logits(found, x), both, atol=1e-5 * np.abs(both).max())
+
+
+@pytest.mark.parametrize("name", ["dit", "kind dit", "kind vit"])
+def test_any_network_is_found_again(name, optimised):
+    """Generators, and weights of learngenes and tailors, whose components too may be in another order."""
+    config = NETWORKS[name]
+    run, first, seen = function(config), weights(config), inputs(config, 96, seed=1)
+    table = table_of(run, first, *seen)
+    leaves = shuffled(table, table.split(first), np.random.default_rng(2))
+    copy = jax.tree.map(jnp.asarray, {**{c: {} for c in first}, **table.join(leaves)})
+    found = zip_weights(run, [first, copy], [seen], Settings(stream="permute"))[0]
+    found = jax.tree.map(jnp.asarray, {**{c: {} for c in first}, **found})
+    want, got = (np.asarray(jax.jit(run)(each, *map(jnp.asarray, seen))) for each in (first, found))
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
 def test_averaging_weights_does_not_find_it(optimised):

@@ -1,0 +1,55 @@
+"""ZipIt! for any network: a function of weights and inputs, and weights as nested dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from kind_jax.errors import UserError
+from kind_jax.merging import apply, plan
+from kind_jax.merging.plan import Plan, Settings
+from kind_jax.merging.statistics import collect
+from kind_jax.merging.table import Table, table_of
+
+
+def zip_weights(
+    function: Callable[..., Any], models: Sequence[Any], batches: Iterable[Sequence[Any]], settings: Settings
+) -> tuple[dict[str, Any], Table, Plan]:
+    """Merge the weights of networks that compute ``function(weights, *inputs)``, all the way.
+
+    Args:
+      models: the weights of each, with the same names and shapes.
+      batches: inputs of the function, each with samples on its first axis.
+      settings: ``stream`` must not be ``orthogonal`` where something is normalised over features: only a vision
+        transformer's norms can be folded into what reads them, see :func:`kind_jax.merging.zip_models`.
+
+    Returns:
+      the merged weights, of NumPy; the table; and what became of every node.
+
+    Raises:
+      UserError: see :func:`kind_jax.merging.table_of`; fewer than two models, or weights of other names or shapes.
+    """
+    if len(models) < 2:
+        raise UserError(f"there is {len(models)} model to merge, but there must be 2 or more.")
+    plan.check_models(len(models), settings)
+    batches = [tuple(batch) for batch in batches]
+    if not batches:
+        raise UserError("there are no batches to match features on, but there must be some.")
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), model) for model in models]
+    for i, other in enumerate(shapes):
+        if other != shapes[0]:
+            raise UserError(f"the weights of model {i} have other names, shapes or types than those of model 0.")
+    table = table_of(function, models[0], *batches[0])
+    for node in table.nodes:
+        if plan.method_of(node, settings) == "orthogonal":
+            raise UserError(
+                f"stream is 'orthogonal', but the norm over the features of {node.name} cannot be folded here; it must "
+                "be 'permute', 'zip' or 'identity'."
+            )
+    leaves = [table.split(model) for model in models]
+    nodes = plan.measured(table, range(len(table.nodes)))
+    found = collect(table, leaves, batches, plan.wanted(table, nodes)) if nodes else []
+    made = plan.make(table, dict(zip(nodes, found, strict=True)), len(models), settings)
+    return table.join(apply.merged(table, made.maps, leaves)), table, made
