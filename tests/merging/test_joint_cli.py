@@ -39,6 +39,9 @@ def models(tmp_path_factory):
         digits = tuple(range(5 * i, 5 * i + 5))
         config = dataclasses.replace(KIND, data=dataclasses.replace(KIND.data, classes=digits))
         save(folder / name, config, i, tuple(map(str, digits)))
+    low, other = open_bundle(folder / "low"), save(folder / "another", KIND, 3, tuple("abcde"))
+    related = {**low.collections, "tailors": other.collections["tailors"]}
+    export(dataclasses.replace(other, collections=related), folder / "related")
     wide = tiny.change(KIND, model={"width": 32})
     save(folder / "wide", wide, 2, tuple("abcde"))
     classifier = Bundle(
@@ -68,6 +71,17 @@ def test_two_models_become_one_that_can_be_trained_further(models, tmp_path, cap
     assert whole.check_classes(merged, open_dataset(config.data, "train").class_names) is None
     assert (config.model.tailors, config.transfer.source) == (3, fingerprint(merged.collections))
     chex.assert_trees_all_equal_shapes(weights, model.init(config.model, 0))
+
+
+def test_related_models_are_joined_without_a_plot(models, tmp_path, capsys):
+    line = ["merge", str(models / "low"), str(models / "related"), "--out", str(tmp_path / "merged")]
+    assert main(line) == 0
+    assert "joined exactly" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["merged", "merged_merge.json"]
+    assert open_bundle(tmp_path / "merged").class_names == (*"01234", *"abcde")
+    assert main(line) == 2
+    assert main([*line, "--replace", "--method", "average"]) == 0
+    assert merge_record.read(tmp_path / "merged_merge.json").method == "average"
 
 
 REFUSED = {
