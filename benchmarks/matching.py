@@ -18,12 +18,14 @@ def measure(settings: Settings) -> Found:
     """1,024 features of two models, both ways; and the 6,144 of two ViT-B's MLPs, once, against a minute."""
     few, many = (128, 256) if settings.quick else (1024, 6144)
     small = correlation(few)
-    ours, theirs = match(small, epsilon=0.0).group, scanned(small)
-    assert np.array_equal(ours, theirs), "the two ways give different groups"
+    ours = match(small, epsilon=0.0).group
+    for delete in (False, True):
+        assert np.array_equal(ours, scanned(small, delete=delete)), "the two ways give different groups"
     made = race(
         [
             Contestant(name="greedy", step=lambda: match(small, epsilon=0.0)),
             Contestant(name="scan", step=lambda: scanned(small)),
+            Contestant(name="deleting scan", step=lambda: scanned(small, delete=True)),
         ],
         rounds=min(settings.rounds, 5), warmup=1,
     )  # fmt: skip
@@ -33,6 +35,7 @@ def measure(settings: Settings) -> Found:
     seconds = time.perf_counter() - start
     rows = (
         Row(what=f"{few} features: greedy / scan", ratio=made.ratio("greedy", "scan"), target=WANTED),
+        Row(what=f"{few} features: greedy / deleting scan", ratio=made.ratio("greedy", "deleting scan"), target=WANTED),
         Row(what=f"{many} features: greedy / a minute", ratio=Ratio.exact(seconds / SECONDS), target=1.0),
     )
     details: dict[str, Any] = made.details() | {f"{many} features": {"seconds": seconds}}
@@ -47,27 +50,32 @@ def correlation(features: int) -> np.ndarray:
     return np.corrcoef(seen.T).astype(np.float32)
 
 
-def scanned(found: np.ndarray, alpha: float = 0.3, beta: float = 0.125) -> np.ndarray:
-    """The algorithm as it is written down, and as the published code has it: the greatest of all similarities for every
-    merge anew, and a group that was taken in is deleted from the matrix."""
+def scanned(found: np.ndarray, alpha: float = 0.3, beta: float = 0.125, *, delete: bool = False) -> np.ndarray:
+    """The algorithm as it is written down: the greatest similarity of all groups that are left, for every merge anew.
+
+    ``delete``: whether a group that was taken in is deleted from the matrix, as in the published code; or else the rows
+    and columns of those that are left are picked out each time.
+    """
     values = (found + found.T) / 2
-    count, each = len(values), len(values) // 2
+    each = len(values) // 2
     np.fill_diagonal(values, -np.inf)
-    owner, first, left = np.arange(count) // each, np.arange(count), np.arange(count)
+    first, left = np.arange(len(values)), np.arange(len(values))  # of the matrix, or of the features
     budget = [int((each // 2) * beta + 1e-4)] * 2
-    for _ in range(count - each):
-        i, j = sorted(int(k) for k in np.unravel_index(int(np.argmax(values)), values.shape))
-        same = owner[i] == owner[j]
-        first[first == left[j]] = left[i]
+    while len(left) > each:
+        seen = values if delete else values[np.ix_(left, left)]
+        a, b = sorted(int(k) for k in np.unravel_index(int(np.argmax(seen)), seen.shape))
+        i, j = (a, b) if delete else (left[a], left[b])
+        owners = left // each
+        first[first == left[b]] = left[a]
         row = (np.float32(alpha) * np.minimum(values[i], values[j])).astype(values.dtype)
         row[i] = -np.inf
         values[i], values[:, i] = row, row
-        values = np.delete(np.delete(values, j, axis=0), j, axis=1)
-        owner, left = np.delete(owner, j), np.delete(left, j)
-        if same:
-            budget[owner[i]] -= 1
-            if budget[owner[i]] <= 0:
-                own = np.flatnonzero(owner == owner[i])
+        if owners[a] == owners[b]:
+            budget[owners[a]] -= 1
+            if budget[owners[a]] <= 0:
+                own = np.flatnonzero(owners == owners[a]) if delete else left[owners == owners[a]]
                 values[np.ix_(own, own)] = -np.inf
-    _, numbered = np.unique(first, return_inverse=True)
-    return numbered
+        if delete:
+            values = np.delete(np.delete(values, b, axis=0), b, axis=1)
+        left = np.delete(left, b)
+    return np.unique(first, return_inverse=True)[1]
