@@ -22,7 +22,5 @@ def get_config() -> ClassifyRun:
             warmup=50,
             rules=(RuleConfig(path=r"params/.*/kernel", weight_decay=5e-4),),
         ),
-        train=TrainConfig(
-            steps=600, batch=64, ema=0.99, log_every=20, sample_every=200, checkpoint_every=200, keep=1
-        ),
+        train=TrainConfig(steps=600, batch=64, ema=0.99, log_every=20, sample_every=200, checkpoint_every=200, keep=1),
     )

@@ -13,15 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from kind_jax.merging.orders import CONDITION, TIME, Orders
 from kind_jax.merging.sources import Source
-from kind_jax.merging.symmetries import CONDITION, TIME, Orders
 from kind_jax.partition import flatten
 
 _ROUNDS = 20  # of the two nodes that depend on each other; a handful is enough
 
 
 def agree(reference: Source, other: Source) -> Orders:
-    """Orders of ``other``'s nodes that suit ``reference``, for :func:`kind_jax.merging.symmetries.permute`."""
+    """Orders of ``other``'s nodes that suit ``reference``, for :func:`kind_jax.merging.orders.reordered`."""
     model = reference.bundle.config.model
     found: dict[str, Int[np.ndarray, " n"]] = _condition(reference, other)
     for block in range(model.depth):

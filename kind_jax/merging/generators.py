@@ -28,10 +28,11 @@ from kind_jax.deploy.decompose import check_memory, target_of
 from kind_jax.deploy.factorise import method_of
 from kind_jax.deploy.weights import Weight, assemble, path_of
 from kind_jax.errors import UserError
-from kind_jax.merging import dense, symmetries
+from kind_jax.merging import dense
 from kind_jax.merging.agreement import agree
 from kind_jax.merging.joint import Joint, common_starts, factors, joint, weighted_mean
 from kind_jax.merging.merge_record import MergedLayer, Model, Record
+from kind_jax.merging.orders import reordered
 from kind_jax.merging.sources import Composed, Source, take
 from kind_jax.nn.init import Components
 from kind_jax.partition import LEARNGENES, TAILORS, fingerprint
@@ -315,8 +316,9 @@ def _aligned(reference: Source, other: Source) -> Source:
     pairs += [(reference.params[name], other.params[name]) for name in ("patch_embed", "time_embed", "final")]
     if all(np.array_equal(a, b) for pair in pairs for a, b in zip(*map(jax.tree.leaves, pair), strict=True)):
         return other  # averages would not be exact in any other order
-    weights, params = symmetries.permute(other.weights, other.params, agree(reference, other))
-    return dataclasses.replace(other, weights=weights, params=params)
+    orders, bundle = agree(reference, other), other.bundle
+    moved = reordered(bundle.config.model, bundle.collections, orders)
+    return take(dataclasses.replace(bundle, collections=moved), separate="0/q" in other.weights)
 
 
 def _bias_and_kernel(sources: Sequence[Source], name: str, factored: bool) -> tuple[Weight, dict[str, float]]:

@@ -22,8 +22,8 @@ from kind_jax.merging import merge_record
 from kind_jax.merging.agreement import agree
 from kind_jax.merging.generators import merge, record
 from kind_jax.merging.joint import joint
+from kind_jax.merging.orders import reordered
 from kind_jax.merging.sources import Composed, take
-from kind_jax.merging.symmetries import permute
 from kind_jax.nn.gate import learngenes_only
 
 KIND = tiny.change(tiny.CONFIG, model={"num_classes": 3, "groups": (0, 1, 0)})
@@ -208,11 +208,8 @@ def orders_of(config, rng):
 
 
 def permuted(bundle, orders):
-    source = take(bundle, separate=bundle.config.model.factor.separate)
-    weights, params = permute(source.weights, source.params, orders)
-    settings, collections = assemble(bundle.config.model, list(weights.values()), params)
-    assert settings.forms == bundle.config.model.forms
-    return dataclasses.replace(bundle, collections=collections)
+    moved = reordered(bundle.config.model, bundle.collections, orders)
+    return dataclasses.replace(bundle, collections=jax.tree.map(jnp.asarray, moved))
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -223,12 +220,8 @@ def test_the_order_of_hidden_units_changes_nothing_and_is_found_again(name):
     chex.assert_trees_all_equal_shapes(other.collections, bundle.collections)
     same(other, bundle, [0, 1, 0], [0, 1, 0])
     reference, moved = (take(b, separate=bundle.config.model.factor.separate) for b in (bundle, other))
-    weights, params = permute(moved.weights, moved.params, agree(reference, moved))
-    for key, weight in weights.items():
-        chex.assert_trees_all_equal((weight.kernel, weight.shared, weight.own), (
-            reference.weights[key].kernel, reference.weights[key].shared, reference.weights[key].own,
-        ))  # fmt: skip
-    chex.assert_trees_all_equal(params["time_embed"], jax.tree.map(np.asarray, reference.params["time_embed"]))
+    again = reordered(bundle.config.model, other.collections, agree(reference, moved))
+    chex.assert_trees_all_equal(again, jax.tree.map(np.asarray, bundle.collections))
 
 
 def test_alignment_brings_back_what_an_order_hid():
