@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -19,22 +17,20 @@ import jax
 import numpy as np
 
 from kind_jax import finite
-from kind_jax.config import Config, DataConfig, FactorConfig, Form, ModelConfig, Projection, TransferConfig
+from kind_jax.config import Config, DataConfig, FactorConfig, ModelConfig, Projection, TransferConfig
 from kind_jax.config.check import check_choice, is_whole, require
 from kind_jax.config.roles import JOIN, Role, compare
-from kind_jax.deploy import components, cost, groups
+from kind_jax.deploy import cost, groups
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.deploy.decompose import check_memory, target_of
-from kind_jax.deploy.factorise import method_of
 from kind_jax.deploy.weights import Weight, assemble, path_of
 from kind_jax.errors import UserError
-from kind_jax.merging import dense
+from kind_jax.merging import dense, ways
 from kind_jax.merging.agreement import agree
-from kind_jax.merging.joint import Joint, common_starts, factors, joint, weighted_mean
 from kind_jax.merging.merge_record import MergedLayer, Model, Record
 from kind_jax.merging.orders import reordered
 from kind_jax.merging.sources import Composed, Source, take
-from kind_jax.nn.init import Components
+from kind_jax.merging.ways import counts_of, share_of
 from kind_jax.partition import LEARNGENES, TAILORS, fingerprint
 
 Made = Literal["exact", "joint", "average"]
@@ -125,18 +121,18 @@ def merge(
         sources = [sources[0], *(_aligned(sources[0], other) for other in sources[1:])]
     layers: list[MergedLayer] = []
     weights, differences = [], {}
-    ways = _average if method == "average" else _joint
+    way = ways.averaged if method == "average" else ways.decomposed
     for name in sources[0].weights:
         factored = name.partition("/")[2] in target.factor.projections
         weight, apart = _bias_and_kernel(sources, name, factored)
         differences |= apart
         if factored:
-            weight, layer = ways(sources, weight, learngenes == "full", target)
+            weight, layer = way(sources, weight, learngenes == "full", target)
             layers.append(layer)
             if on_layer is not None:
                 on_layer(layer)
         weights.append(weight)
-    params, apart = dense.outside(sources, _share(sources))
+    params, apart = dense.outside(sources, share_of(sources))
     settings, collections = assemble(target, weights, params)
     result = dataclasses.replace(
         bundles[0],
@@ -287,12 +283,6 @@ def _number(name: Literal["learngenes", "tailors"], value: int | None, models: S
     return known.pop()
 
 
-def _share(sources: Sequence[Source]) -> np.ndarray:
-    """Each model's share of the classes."""
-    counts = np.array([sum(source.counts) for source in sources])
-    return counts / counts.sum()
-
-
 def _names(bundles: Sequence[Bundle]) -> tuple[str, ...]:
     return tuple(bundle.class_names[c] for bundle in bundles for c in bundle.served)
 
@@ -325,86 +315,12 @@ def _bias_and_kernel(sources: Sequence[Source], name: str, factored: bool) -> tu
     """What of a projection is dense in the merged model, and how far the models are apart there."""
     block, _, projection = name.partition("/")
     path = f"blocks/{block}/{path_of(projection)}"
-    bias, apart = dense.mean_and_difference([s.weights[name].bias for s in sources], _share(sources))
+    bias, apart = dense.mean_and_difference([s.weights[name].bias for s in sources], share_of(sources))
     found, kernel = {f"{path}/bias": apart}, None
     if not factored:
-        counts = _counts(sources)
+        counts = counts_of(sources)
         kernel, found[f"{path}/kernel"] = dense.mean_and_difference([*Composed(sources, name)], counts / counts.sum())
     return Weight(name=name, kernel=kernel, shared=None, own=None, bias=bias), found
-
-
-def _counts(sources: Sequence[Source]) -> np.ndarray:
-    return np.array([n for source in sources for n in source.counts])
-
-
-def _always(sources: Sequence[Source], name: str) -> np.ndarray:
-    """The weighted mean of what each model has on for all of its classes."""
-    return weighted_mean([source.always(name) for source in sources], _share(sources))
-
-
-def _joint(sources: Sequence[Source], weight: Weight, full: bool, target: ModelConfig) -> tuple[Weight, MergedLayer]:
-    begin, name = time.perf_counter(), weight.name
-    weights, counts = Composed(sources, name), _counts(sources)
-    shape = weights[0].shape
-    learngenes = min(shape) if full else target.learngenes
-    starts = common_starts(weights, counts / counts.sum(), learngenes)
-    # A model's own learngenes, so that one model alone would lose nothing; and its mean, which sets groups apart that
-    # the common mean leaves opposite to each other.
-    starts["learngenes"] = _always(sources, name)
-    starts |= {f"model {i + 1}": source.mean(name) for i, source in enumerate(sources)}
-    found = joint(weights, counts, learngenes=learngenes, tailors=target.tailors, starts=starts)
-    return _recorded(sources, weight, found, time.perf_counter() - begin)
-
-
-def _average(sources: Sequence[Source], weight: Weight, full: bool, target: ModelConfig) -> tuple[Weight, MergedLayer]:
-    """The mean of the always-on parts, beside the tailors as they are."""
-    begin, name = time.perf_counter(), weight.name
-    weights, nothing = Composed(sources, name), np.zeros(target.projection_sizes[name.partition("/")[2]])
-    mean = _always(sources, name)
-    learngenes = min(mean.shape) if full else target.learngenes
-    shared = factors(mean, learngenes)
-    always, tails, left = components.product(shared), [], []
-    for source in sources:
-        own = source.weights[name].own
-        for row in range(len(source.classes)):
-            kept = nothing if own is None else components.product(components.row(own, row))
-            tails.append(factors(kept, target.tailors))
-            left.append(source.whole(name, row) - always - components.product(tails[-1]))
-    found = Joint(
-        shared=shared, own=Components(*(np.stack(a) for a in zip(*tails, strict=True))), start="average", objective=(),
-        norms=_norms(weights), apart=_norms([w - always for w in weights]), errors=_norms(left),
-    )  # fmt: skip
-    return _recorded(sources, weight, found, time.perf_counter() - begin)
-
-
-def _norms(weights: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([float(np.linalg.norm(w)) for w in weights])
-
-
-def _recorded(sources: Sequence[Source], weight: Weight, found: Joint, seconds: float) -> tuple[Weight, MergedLayer]:
-    done = dataclasses.replace(weight, shared=found.shared, own=found.own)
-    shape, counts = (found.shared.u.shape[0], found.shared.v.shape[1]), _counts(sources)
-    share = counts / counts.sum()
-    total = float(share @ found.norms**2)
-    relative = np.divide(found.errors, found.norms, out=np.zeros_like(found.errors), where=found.norms > 0)
-
-    def kept(left: np.ndarray) -> float:
-        return max(1 - float(share @ left**2) / total, 0.0) if total else 1.0
-
-    def parameters(form: Form, groups: int) -> int:
-        return cost.projection(*shape, 1, form, groups).parameters
-
-    methods = {method_of(shape, len(s), None) for s in (found.shared.s, found.own.s[0])}
-    layer = MergedLayer(
-        name=weight.name, shape=shape, learngenes=found.shared.s.shape[-1], tailors=found.own.s.shape[-1],
-        norm=math.sqrt(total), energy_learngenes=kept(found.apart), energy=max(kept(found.errors), kept(found.apart)),
-        error=float(share @ relative), error_max=float(relative.max()), seconds=seconds,
-        method="exact" if methods == {"exact"} else "randomised",
-        start=found.start, sweeps=max(len(found.objective) - 1, 0),
-        parameters=parameters(done.form, len(counts)),
-        before=sum(parameters(s.weights[weight.name].form, len(s.classes)) for s in sources),
-    )  # fmt: skip
-    return done, layer
 
 
 def record(merged: Merged) -> Record:
