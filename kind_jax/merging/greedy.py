@@ -50,7 +50,8 @@ class _Table:
 
     def __init__(self, correlation: np.ndarray, owner: np.ndarray) -> None:
         count = len(correlation)
-        self._values = (correlation + correlation.T) / 2  # what was rounded apart would be two similarities
+        self._values = correlation + correlation.T  # what was rounded apart would be two similarities
+        self._values /= 2
         np.fill_diagonal(self._values, _NONE)
         self.owner = owner.copy()
         # What a group may be joined with, as something to add: 0, or minus infinity.

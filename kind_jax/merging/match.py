@@ -93,9 +93,13 @@ def match(
     require(np.issubdtype(found.dtype, np.floating), "correlation", found.dtype, "of floating-point numbers")
     count = len(found)
     require(count % models == 0, "correlation", f"of {count} features", f"of a multiple of {models}, the models")
-    require(bool(np.isfinite(found).all()), "correlation", "NaN or infinite in places", "finite")
-    least = 1e-4 * max(1.0, float(np.abs(found).max()))
-    require(bool((np.abs(found - found.T) <= least).all()), "correlation", "not symmetric", "symmetric")
+    # A stretch of rows at a time: of a large matrix a copy is no small thing.
+    stretches = [slice(start, start + 256) for start in range(0, count, 256)]
+    finite = all(bool(np.isfinite(found[rows]).all()) for rows in stretches)
+    require(finite, "correlation", "NaN or infinite in places", "finite")
+    least = 1e-4 * max(1.0, *(float(np.abs(found[rows]).max()) for rows in stretches))
+    apart = max(float(np.abs(found[rows] - found.T[rows]).max()) for rows in stretches)
+    require(apart <= least, "correlation", "not symmetric", "symmetric")
     each, none = count // models, np.zeros((0, 2), np.int64)
     if method == "zip":
         joined, order = greedy.groups(found, models, alpha, beta)
