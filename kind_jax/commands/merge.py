@@ -60,7 +60,7 @@ def run(args: list[str]) -> int:
     if len(parsed.sources) < 2:
         raise UserError(f"the number of models is {len(parsed.sources)}, but merging takes two or more.")
     if not (parsed.out / "kind.json").is_file():  # one that may be replaced
-        check_outside(parsed.out)
+        check_outside(parsed.out.absolute().parent)  # --out itself may be an artifact, to be replaced
     check_png(plot, "--plot")
     check_file(report, "--plot")
     for name, path in (("--out", parsed.out), ("--plot", plot), ("the record", report)):

@@ -64,6 +64,8 @@ def run(args: list[str]) -> int:
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax zip")
     if len(parsed.models) < 2:
         raise UserError(f"the number of models is {len(parsed.models)}, but merging takes two or more.")
+    if parsed.out.name == "":
+        raise UserError(f"--out is {str(parsed.out)!r}, but it must be a folder to write.")
     check_outside(parsed.out.absolute().parent)  # --out itself may be an artifact, to be replaced
     report, plot = (parsed.out.parent / f"{parsed.out.name}_zip.{kind}" for kind in ("json", "png"))
     for path in (parsed.out, report, plot):
@@ -82,6 +84,8 @@ def run(args: list[str]) -> int:
     from kind_jax.merging.plan import Settings
     from kind_jax.merging.zipping import ALL
 
+    if parsed.data is not None and parsed.split != "test":
+        raise UserError(f"--split is {parsed.split!r}, but with --data it must be 'test'.")
     settings = Settings(method=parsed.method, alpha=parsed.alpha, beta=parsed.beta, stream=parsed.stream)
     bundles = [open_bundle(path, weights=parsed.weights) for path in parsed.models]
     to = _place(parsed.to, bundles[0].config)

@@ -37,10 +37,14 @@ def merged(
         shapes = {np.shape(model[name]) for model in models}
         if len(shapes) > 1:
             raise UserError(f"the models' {name} has the shapes {sorted(shapes)}, but must have one in all of them.")
+        if any(axis.role == "inner" for axis in axes):
+            raise UserError(
+                f"{name} is a factor of a weight, but merging needs the weight itself: compose the model first."
+            )
         written = sum(any(part.nodes in maps for part in axis.parts) for axis in axes if axis.role == "written")
         total = 0.0
         for m, model in enumerate(models):
-            total = total + _mapped(name, model[name], axes, maps, m, lambda pair: pair.merge)
+            total = total + _mapped(model[name], axes, maps, m, lambda pair: pair.merge, 1 / len(models))
         # Each merge on a written axis averages once.
         total = total * float(len(models)) ** (written - 1)
         found[name] = np.asarray(total, np.asarray(models[0][name]).dtype)
@@ -67,7 +71,7 @@ def adapted(
                         f"features of {table.nodes[part.nodes[-1]].name} are merged, but {name} goes on writing into "
                         f"them in each model of its own: end at a stage, or permute or rotate them."
                     )
-        made = _mapped(name, model[name], axes, maps, index, lambda pair: pair.unmerge.T)
+        made = _mapped(model[name], axes, maps, index, lambda pair: pair.unmerge.T, 1.0)
         found[name] = np.asarray(made, np.asarray(model[name]).dtype)
     return found
 
@@ -77,36 +81,30 @@ def _known(table: Table, leaves: Leaves, only: Callable[[str], bool] | None) -> 
     for name in chosen:
         if name not in table.axes:
             raise UserError(f"no rule says how to merge the weight {name}.")
-        if len(table.axes[name]) != np.ndim(leaves[name]):
-            raise UserError(f"{name} has {np.ndim(leaves[name])} axes, but the network's has {len(table.axes[name])}.")
     return [(name, table.axes[name]) for name in chosen]
 
 
 def _mapped(
-    name: str, leaf: Any, axes: tuple[Axis, ...], maps: Maybe, m: int, writes: Callable[[Maps], np.ndarray]
+    leaf: Any, axes: tuple[Axis, ...], maps: Maybe, m: int, writes: Callable[[Maps], np.ndarray], share: float
 ) -> np.ndarray:
-    array = np.asarray(leaf, np.float64)
+    """``share``: what stretches of an axis that have no maps count for, beside others that are merged."""
+    shape = np.shape(leaf)
+    array = np.asarray(leaf, np.float64).reshape([sum(part.size for part in axis.parts) for axis in axes])
     for i, axis in enumerate(axes):
         if not any(part.nodes in maps for part in axis.parts):
-            continue
-        if axis.role == "inner":
-            raise UserError(
-                f"{name} is a factor of a weight, but merging needs the weight itself: compose the model first."
-            )
-        if len(axis.parts) == 1:
-            pair = maps[axis.parts[0].nodes][m]
-            array = _along(array, i, axis.parts[0], pair.unmerge.T if axis.role == "read" else writes(pair))
             continue
         pieces, start = [], 0
         for part in axis.parts:
             piece = np.take(array, np.arange(start, start + part.size), axis=i)
+            start += part.size
             if part.nodes in maps:
                 pair = maps[part.nodes][m]
                 piece = _along(piece, i, part, pair.unmerge.T if axis.role == "read" else writes(pair))
+            elif axis.role == "written":
+                piece = piece * share
             pieces.append(piece)
-            start += part.size
         array = np.concatenate(pieces, axis=i) if len(pieces) > 1 else pieces[0]
-    return array
+    return array.reshape(shape)
 
 
 def _along(array: np.ndarray, axis: int, part: Part, matrix: np.ndarray) -> np.ndarray:

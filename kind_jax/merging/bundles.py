@@ -11,6 +11,7 @@ from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config import DataConfig
 from kind_jax.config.training import PackagedSource
 from kind_jax.data.dataset import Split, open_dataset, real
+from kind_jax.data.folder import has_test_split
 from kind_jax.data.sets import Dataset
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.errors import UserError
@@ -19,6 +20,9 @@ from kind_jax.merging.images import Mixed
 from kind_jax.merging.plan import Settings
 from kind_jax.merging.zipping import ALL, Model, Zipped, check_alike, check_place, zip_models
 from kind_jax.untrusted.text import printable
+
+HELD_OUT = 0.1
+"""The share of a folder without a test split that is tested on, and not matched on."""
 
 
 def models_of(bundles: Sequence[Bundle], to: int | str) -> list[Model]:
@@ -38,9 +42,10 @@ def models_of(bundles: Sequence[Bundle], to: int | str) -> list[Model]:
     if to == ALL:
         for bundle in bundles[1:]:
             if bundle.class_names != names[0]:
+                order = ", in another order" if sorted(bundle.class_names) == sorted(names[0]) else ""
                 raise UserError(
                     f"to is 'all', which averages the last layers too, but the classes of {bundle.origin} are others "
-                    f"than those of {bundles[0].origin}."
+                    f"than those of {bundles[0].origin}{order}."
                 )
         return models
     seen: dict[str, Path] = {}
@@ -68,7 +73,10 @@ def open_tasks(bundles: Sequence[Bundle], data: str | None, split: Split) -> lis
     found = []
     for bundle in bundles:
         settings = bundle.config.model
-        dataset = open_dataset(real(_data(bundle, data)), split)
+        try:
+            dataset = open_dataset(real(_data(bundle, data)), split)
+        except UserError as error:
+            raise error if data is None else UserError(f"--data {data!r}: {error}") from None
         if dataset.class_names != bundle.class_names:
             raise UserError(
                 f"the classes of the data are {', '.join(dataset.class_names)[:200]}, but those of {bundle.origin} are "
@@ -111,7 +119,10 @@ def _data(bundle: Bundle, data: str | None) -> DataConfig:
     if data in get_args(PackagedSource):
         return DataConfig(source=cast(PackagedSource, data), classes=names)
     settings = bundle.config.model
-    return DataConfig(source="folder", path=data, size=settings.size, channels=settings.channels, classes=names)
+    held_out = 0.0 if has_test_split(data) else HELD_OUT
+    return DataConfig(
+        source="folder", path=data, size=settings.size, channels=settings.channels, classes=names, held_out=held_out
+    )
 
 
 def _joined(bundles: Sequence[Bundle], to: int | str) -> DataConfig:

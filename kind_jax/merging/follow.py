@@ -37,9 +37,10 @@ class Followed:
       read: axes that features are multiplied with; ``inner``: those that weights sum over among themselves.
       normed: atoms that something is computed over, as a LayerNorm does.
       paired: atoms that features sum over against features, as queries with keys, or against a product of weights.
+      together: what each product sums over and keeps apart, as dimensions, and those that it sums over alone.
       dims: of each variable.
       pooled: variables that are no more than a mean, a part or another shape of another one.
-      clipped: variables that are another one within bounds, as behind a ReLU.
+      clipped: variables that are another one within bounds, as behind a ReLU or a sigmoid.
     """
 
     axes: list[list[Dim]]
@@ -48,6 +49,7 @@ class Followed:
     inner: set[Origin]
     normed: list[Dim]
     paired: list[Dim]
+    together: list[tuple[list[Dim], list[Dim]]]
     dims: dict[core.Var, list[Dim]]
     pooled: dict[core.Var, core.Var]
     clipped: dict[core.Var, core.Var]
@@ -66,7 +68,7 @@ class _Follower:
     def __init__(self, program: Program) -> None:
         self.program, jaxpr = program, program.flat.jaxpr
         self.values: dict[core.Var, Value] = {}
-        self.found = Followed([], [], set(), set(), [], [], {}, {}, {})
+        self.found = Followed([], [], set(), set(), [], [], [], {}, {}, {})
         count = len(program.names)
         for i, variable in enumerate(jaxpr.invars):
             shape, weight = variable.aval.shape, i < count
@@ -119,6 +121,10 @@ class _Follower:
         """Note that something is computed over an axis."""
         self.found.normed.append(dim)
 
+    def keep_together(self, summed: Sequence[Dim], apart: Sequence[Dim]) -> None:
+        """Note what a product sums over at once, and what it does so for one by one."""
+        self.found.together.append((list(summed), list(apart)))
+
     def sum_over(self, sides: Sequence[tuple[Any, Value, int]]) -> None:
         """Note that two operands are summed over against each other, along an axis of each."""
         (_, a, i), (_, b, j) = sides
@@ -140,11 +146,13 @@ class _Follower:
                 self.found.paired.append(dim)
             else:  # with a constant, whose order means something
                 pin(dim)
-        else:
+        elif a.weight and b.weight:
             self.found.inner.update(a.origins[i] | b.origins[j])
+        else:  # a constant stands in for features, as the state that a loop begins with
+            self.found.read.update(a.origins[i] | b.origins[j])
 
 
-_CLIPPING = {"max", "min", "clamp"}
+_CLIPPING = {"max", "min", "clamp", "logistic", "tanh"}
 _POOLING = frozenset(
     ("reduce_sum", "reduce_window_sum", "slice", "squeeze", "reshape", "transpose", "convert_element_type", "copy")
 ) | {"mul", "div"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from kind_jax.config.check import is_whole, require
+from kind_jax.config.check import check_seed, is_whole, require
 from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 
@@ -28,6 +28,7 @@ class Mixed:
           UserError: more images than there are, or fewer than one of each task.
         """
         require(is_whole(batch) and batch >= 2, "batch", batch, "2 or more")
+        check_seed(seed)
         least = min(len(task.source) for task in tasks)
         if count is not None:
             wanted = f"a whole number from {2 * len(tasks)} to {least * len(tasks)}, as many of each task"

@@ -7,8 +7,9 @@ tells *zip* from permuting one model's features into another's order.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
@@ -59,13 +60,13 @@ class Match:
 
 
 def match(
-    correlation: np.ndarray,
+    correlation: Any,
     models: int = 2,
     method: Method | str = "zip",
-    alpha: float | int = 0.3,
-    beta: float | int = 0.125,
+    alpha: Any = 0.3,
+    beta: Any = 0.125,
     *,
-    epsilon: float | int = 1e-5,
+    epsilon: Any = 1e-5,
 ) -> Match:
     """Put the features of ``models`` models, one model's after the other's, into as many groups as one model has
     features.
@@ -87,7 +88,12 @@ def match(
     """
     check_settings(method, alpha, beta, epsilon)
     require(is_whole(models) and models >= 1, "models", models, "a whole number, 1 or more")
-    found = np.asarray(correlation)
+    try:
+        found = np.asarray(correlation)
+    except ValueError:  # rows of several lengths
+        raise UserError("correlation has rows of several lengths, but it must be a square matrix.") from None
+    if jnp.issubdtype(found.dtype, jnp.floating) and not np.issubdtype(found.dtype, np.floating):
+        found = found.astype(np.float32)  # of 16 bits
     square = found.ndim == 2 and found.shape[0] == found.shape[1] and found.shape[0] > 0
     require(square, "correlation", f"of shape {found.shape}", "a square matrix")
     require(np.issubdtype(found.dtype, np.floating), "correlation", found.dtype, "of floating-point numbers")
@@ -112,13 +118,15 @@ def match(
     return Match(group=_numbered(joined), order=order, models=models, epsilon=epsilon)
 
 
-def check_settings(method: str, alpha: float | int, beta: float | int, epsilon: float | int) -> None:
+def check_settings(method: Any, alpha: Any, beta: Any, epsilon: Any) -> None:
     """Refuse a method that is none, or a number that is not possible.
 
     Raises:
       UserError: naming it.
     """
     check_choice(method, Method, "method")
+    for name, value in (("alpha", alpha), ("beta", beta), ("epsilon", epsilon)):
+        require(isinstance(value, int | float | np.number), name, value, "a number")
     require(-np.inf < alpha <= 1, "alpha", alpha, "at most 1, and finite")
     require(0 <= beta <= 1, "beta", beta, "between 0 and 1")
     require(0 <= epsilon < np.inf, "epsilon", epsilon, "0 or more, and finite")

@@ -116,13 +116,18 @@ def make(table: Table, statistics: dict[int, Statistics], models: int, settings:
 
 
 def check_samples(table: Table, statistics: dict[int, Statistics]) -> None:
-    """Refuse statistics of fewer samples than a model has features somewhere.
+    """Refuse statistics of fewer samples than a model has features somewhere, or of features none of which changes.
 
     Raises:
       UserError: naming the node, how often its features were seen, and how often they must be.
     """
     for i, found in statistics.items():
         features = len(found.mean) // found.models
+        if features > 1 and found.dead.reshape(found.models, -1).all(axis=1).any():
+            raise UserError(
+                f"no feature of {table.nodes[i].name} changes on these images in one of the models, so that nothing "
+                "can be matched there. (Networks are run one sample at a time, and must not normalise over the batch.)"
+            )
         if found.count < features:
             raise UserError(
                 f"the {features} features of {table.nodes[i].name} were seen {found.count} times, counting pixels or "

@@ -39,6 +39,9 @@ class Notes(Protocol):
     def norm_over(self, dim: Dim) -> None:
         """Something is computed over an axis."""
 
+    def keep_together(self, summed: Sequence[Dim], apart: Sequence[Dim]) -> None:
+        """A product sums over some dimensions at once, for each value of others."""
+
     def sum_over(self, sides: Sequence[tuple[Any, Value, int]]) -> None:
         """Two operands are summed over against each other, along an axis of each."""
 
@@ -200,6 +203,18 @@ def _concatenate(_: Notes, equation: Any, given: list[Value]) -> Made:
     return [(dims, [frozenset().union(*(v.origins[axis] for v in given)) for axis in range(len(dims))])]
 
 
+def _stack(_: Notes, equation: Any, given: list[Value]) -> Made:
+    axis = equation.params["axis"]
+    dims, origins = _common(given)
+    return [([*dims[:axis], fresh(len(given), True), *dims[axis:]], [*origins[:axis], frozenset(), *origins[axis:]])]
+
+
+def _common(given: list[Value]) -> tuple[list[Dim], list[frozenset[Origin]]]:
+    """What arrays of one shape have in common."""
+    dims = [functools.reduce(unify, each) for each in zip(*(value.dims for value in given), strict=True)]
+    return dims, [frozenset().union(*each) for each in zip(*(value.origins for value in given), strict=True)]
+
+
 def _pad(_: Notes, equation: Any, given: list[Value]) -> Made:
     (shape,), dims = _outputs(equation), []
     for dim, (low, high, between), size in zip(given[0].dims, equation.params["padding_config"], shape, strict=True):
@@ -219,6 +234,7 @@ def _dot(notes: Notes, equation: Any, given: list[Value]) -> Made:
     for i, j in zip(left_sum, right_sum, strict=True):
         notes.sum_over([(equation.invars[0], a, i), (equation.invars[1], b, j)])
     batch = [unify(a.dims[i], b.dims[j]) for i, j in zip(left_batch, right_batch, strict=True)]
+    notes.keep_together([a.dims[i] for i in left_sum], batch)
     left = [i for i in range(len(a.dims)) if i not in (*left_sum, *left_batch)]
     right = [j for j in range(len(b.dims)) if j not in (*right_sum, *right_batch)]
     origins = [a.origins[i] | b.origins[j] for i, j in zip(left_batch, right_batch, strict=True)]
@@ -303,5 +319,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along),
     "broadcast_in_dim": _broadcast, "concatenate": _concatenate, "conv_general_dilated": _convolution,
     "dot_general": _dot, "dynamic_slice": _dynamic_slice, "expand_dims": _expand, "gather": _gather, "iota": _iota,
-    "pad": _pad, "reshape": _reshape, "slice": _slice, "split": _split, "squeeze": _squeeze, "transpose": _transpose,
+    "pad": _pad, "reshape": _reshape, "slice": _slice, "split": _split, "squeeze": _squeeze, "stack": _stack,
+    "transpose": _transpose,
 }  # fmt: skip

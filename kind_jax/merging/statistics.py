@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from kind_jax.errors import UserError
 from kind_jax.merging.table import Place, Table
 
-_STILL = 1e-10  # a variance as a share of the mean one of its model, or of the feature's square
+_STILL = 1e-12  # a variance as a share of the feature's square: what rounding makes of a constant
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Statistics:
       count: samples: images, times the pixels or tokens of each.
       mean: float64.
       covariance: float64, of the population.
-      unclipped: the covariance before a ReLU, where there is one.
+      unclipped: the covariance before a ReLU, a sigmoid or a tanh, where there is one.
     """
 
     models: int
@@ -44,16 +44,14 @@ class Statistics:
     @property
     def dead(self) -> Bool[np.ndarray, " D"]:
         """Which features never change."""
-        variance = np.diag(self.covariance)
-        usual = variance.reshape(self.models, -1).mean(axis=1).repeat(len(variance) // self.models)
-        return variance <= _STILL * (usual + self.mean**2)
+        return np.diag(self.covariance) <= _STILL * self.mean**2
 
     @property
     def correlation(self) -> Float[np.ndarray, "D D"]:
         """A feature that never changes has the correlation 0 with all that do.
 
-        With each other such features have the one that they have before their ReLU: so a unit that is silent on these
-        images is found again in a copy of its model, and what is merged with it is silent too.
+        With each other such features have the one that they have before their ReLU, sigmoid or tanh: so a unit that is
+        silent on these images is found again in a copy of its model, and what is merged with it is silent too.
         """
         found = _correlation(self.covariance)
         dead = self.dead

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kind_jax import partition
-from kind_jax.merging.dims import Atom, Cat, Dim, atoms, factors, find, parts
+from kind_jax.merging.dims import Atom, Dim, atoms, factors, find, parts
 from kind_jax.merging.follow import Followed, follow
+from kind_jax.merging.heads import heads_of, single
 from kind_jax.merging.program import Program, named_leaves, program
 
 Role = Literal["written", "read", "inner"]
@@ -93,7 +94,7 @@ class Place:
 class Table:
     """Attributes:
     nodes: in the order of the program.
-    axes: of each weight, by its path.
+    axes: of each weight, by its path; heads and what is within them are one axis.
     places: of each node, where its features are summed over, in the order of the program.
     """
 
@@ -141,49 +142,12 @@ def table_of(function: Callable[..., Any], weights: Any, *inputs: Any) -> Table:
     alone = [jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), each) for each in inputs]
     traced = program(function, weights, *alone)
     found = follow(traced)
-    _settle(found)
-    return _Builder(traced, found).table()
-
-
-def _settle(found: Followed) -> None:
-    """Give an order to what is not free after all: features of heads that also stand without them, and products that
-    are no heads."""
-    while True:
-        before = _free(found)
-        inner: dict[int, set[int]] = {}
-        bare: set[int] = set()
-        for dims in found.axes:
-            for dim in dims:
-                for part in parts(dim):
-                    free = [f for f in factors(part) if isinstance(f, Atom) and not f.pinned]
-                    odd = [a for f in factors(part) if isinstance(f, Cat) for a in atoms(f)]
-                    for atom in odd if len(factors(part)) > 1 else []:
-                        atom.pinned = True
-                    if len(free) > 2:
-                        for atom in free[2:]:
-                            atom.pinned = True
-                    if len(free) == 2:
-                        inner.setdefault(free[1].id, set()).add(free[0].id)
-                    elif len(free) == 1:
-                        bare.add(free[0].id)
-        outer = {head for heads in inner.values() for head in heads}
-        wrong = {atom for atom, heads in inner.items() if atom in bare or atom in outer or len(heads) > 1}
-        for dims in found.axes:
-            for dim in dims:
-                for atom in atoms(dim):
-                    if atom.id in wrong:
-                        atom.pinned = True
-        if _free(found) == before:
-            return
-
-
-def _free(found: Followed) -> set[int]:
-    return {atom.id for dims in found.axes for dim in dims for atom in atoms(dim) if not atom.pinned}
+    return _Builder(traced, found, heads_of(found)).table()
 
 
 class _Builder:
-    def __init__(self, traced: Program, found: Followed) -> None:
-        self.traced, self.found = traced, found
+    def __init__(self, traced: Program, found: Followed, heads: dict[int, int]) -> None:
+        self.traced, self.found, self.heads = traced, found, heads
         self.number: dict[int, int] = {}
         self.atoms: list[Atom] = []
         self.first: list[str] = []
@@ -199,14 +163,28 @@ class _Builder:
                     self.atoms.append(atom)
                     self.first.append(_short(names[i]))
         axes = {
-            name: tuple(
-                Axis(tuple(self._part(p) for p in parts(dim)), _role((i, axis), read_axes, inner_axes))
-                for axis, dim in enumerate(found.axes[i])
+            name: self._joined(
+                found.axes[i],
+                [
+                    Axis(tuple(self._part(p) for p in parts(dim)), _role((i, axis), read_axes, inner_axes))
+                    for axis, dim in enumerate(found.axes[i])
+                ],
             )
             for i, name in enumerate(names)
         }
         sources, places = self._places()
         return Table(self._nodes(axes), axes, places, self.traced, sources)
+
+    def _joined(self, dims: Sequence[Dim], axes: Sequence[Axis]) -> tuple[Axis, ...]:
+        """Axes of a weight, where heads and what is within them stand one behind the other as one."""
+        out: list[Axis] = []
+        for i, axis in enumerate(axes):
+            before, own = (None if i == 0 else single(dims[i - 1])), single(dims[i])
+            if before and own and self.heads.get(own.id) == before.id and out[-1].role == axis.role:
+                (head,), (inside,) = out.pop().parts, axis.parts
+                axis = Axis((Part(head.size * inside.size, (*head.nodes, *inside.nodes)),), axis.role)
+            out.append(axis)
+        return tuple(out)
 
     def _order(self) -> list[tuple[int, int]]:
         """Axes of leaves in the order in which the program uses the leaves."""
@@ -312,20 +290,15 @@ class _Builder:
             else:
                 start = 0
             sizes = [factor.size for factor in factors(chosen)]
-            marks = [
-                int(isinstance(f, Atom) and f.id in self.number and self._together(f, atom)) for f in factors(chosen)
-            ]
+            marks = [self._mark(factor, atom) for factor in factors(chosen)]
             out.append((start, stop, len(sizes), *sizes, *marks))
         return tuple(out)
 
-    def _together(self, one: Atom, atom: Atom) -> bool:
-        """Whether an atom is the wanted one, or the heads that it is within."""
-        return one is atom or any(
-            [f.id for f in factors(part) if isinstance(f, Atom) and not f.pinned] == [one.id, atom.id]
-            for dims in self.found.axes
-            for dim in dims
-            for part in parts(dim)
-        )
+    def _mark(self, factor: Dim, atom: Atom) -> int:
+        """2 for the wanted features, 1 for the heads that they are within, 0 for all else."""
+        if factor is atom:
+            return 2
+        return int(isinstance(factor, Atom) and self.heads.get(atom.id) == factor.id)
 
 
 def _short(name: str) -> str:
@@ -352,7 +325,7 @@ def _taken(value: jax.Array, recipe: tuple[tuple[int, ...], ...]) -> Float[Array
         shape += rest[:count]
         marks += rest[count:]
     value = value.reshape(shape)
-    features = [i for i, mark in enumerate(marks) if mark]
+    features = sorted((i for i, mark in enumerate(marks) if mark), key=lambda i: marks[i])  # heads come first
     samples = [i for i, mark in enumerate(marks) if not mark]
     n = 1
     for i in features:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from kind_jax.errors import UserError
 from kind_jax.merging import apply, plan
@@ -31,12 +32,19 @@ def zip_weights(
     Raises:
       UserError: see :func:`kind_jax.merging.table_of`; fewer than two models, or weights of other names or shapes.
     """
+    models = list(models)
     if len(models) < 2:
         raise UserError(f"there is {len(models)} model to merge, but there must be 2 or more.")
     plan.check_models(len(models), settings)
-    batches = [tuple(batch) for batch in batches]
+    batches = list(batches)
+    for batch in batches:
+        if not isinstance(batch, tuple | list):
+            raise UserError(f"a batch is a {type(batch).__name__}, but it must be a tuple of the function's inputs.")
+        if not batch or any(np.ndim(each) == 0 or len(each) == 0 for each in batch):
+            raise UserError("a batch has no samples, but it must have one or more, on the first axis of each input.")
     if not batches:
         raise UserError("there are no batches to match features on, but there must be some.")
+    models = [jax.tree.map(lambda leaf: leaf if hasattr(leaf, "shape") else np.asarray(leaf), each) for each in models]
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), model) for model in models]
     for i, other in enumerate(shapes):
         if other != shapes[0]:
@@ -51,5 +59,7 @@ def zip_weights(
     leaves = [table.split(model) for model in models]
     nodes = plan.measured(table, range(len(table.nodes)))
     found = collect(table, leaves, batches, plan.wanted(table, nodes)) if nodes else []
+    if settings.method != "identity":
+        plan.check_samples(table, dict(zip(nodes, found, strict=True)))
     made = plan.make(table, dict(zip(nodes, found, strict=True)), len(models), settings)
     return table.join(apply.merged(table, made.maps, leaves)), table, made
