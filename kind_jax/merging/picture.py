@@ -13,7 +13,7 @@ from kind_jax.merging.evaluate import Scores
 from kind_jax.merging.figures import Figures
 from kind_jax.plots import _COLOURS, _INK, _LINE, _MUTED, _png, _style
 
-_KINDS = {"across models": _COLOURS[0], "within a model": _COLOURS[1], "left alone": _LINE}
+_KINDS = {"across models": _COLOURS[0], "within a model": _COLOURS[1], "rotated": _COLOURS[3], "left alone": _LINE}
 
 
 def picture(nodes: Sequence[Figures], scores: Mapping[str, Scores]) -> bytes:
@@ -22,7 +22,7 @@ def picture(nodes: Sequence[Figures], scores: Mapping[str, Scores]) -> bytes:
         figure = Figure(figsize=(7.5, 2.8), layout="constrained")
         panels = [figure.subplots()]
     else:
-        figure = Figure(figsize=(max(7.5, min(0.32 * len(nodes) + 3, 16)), 7.2), layout="constrained")
+        figure = Figure(figsize=(max(7.5, min(0.32 * len(nodes) + 3, 16)), 7.8), layout="constrained")
         panels = list(figure.subplots(3, 1, height_ratios=(3, 2, 3)))
         _merges(panels[0], nodes)
         _similarity(panels[1], nodes)
@@ -35,16 +35,19 @@ def picture(nodes: Sequence[Figures], scores: Mapping[str, Scores]) -> bytes:
 def _merges(axes: Axes, nodes: Sequence[Figures]) -> None:
     places, base = np.arange(len(nodes)), np.zeros(len(nodes))
     whole = np.array([node.features for node in nodes], float)
+    turned = np.array([float(node.sizes is None) for node in nodes])
     across = np.array([node.across for node in nodes]) / whole
     within = np.array([node.within for node in nodes]) / whole
-    for (label, colour), share in zip(_KINDS.items(), (across, within, 1 - across - within), strict=True):
+    for (label, colour), share in zip(
+        _KINDS.items(), (across, within, turned, 1 - across - within - turned), strict=True
+    ):
         axes.bar(places, np.clip(share, 0, 1), 0.74, bottom=base, color=colour, label=label)
         base = base + np.clip(share, 0, 1)
     axes.set_ylim(0, max(1.0, float(base.max(initial=1.0))))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("merges, as a share of the features", fontsize=10, color=_INK, loc="left", fontweight="bold")
     axes.set_xticks([])
-    axes.legend(loc="lower right", ncols=3, frameon=False, labelcolor=_INK, fontsize=8.5, bbox_to_anchor=(1, 1))
+    axes.legend(loc="lower right", ncols=4, frameon=False, labelcolor=_INK, fontsize=8.5, bbox_to_anchor=(1, 1))
 
 
 def _similarity(axes: Axes, nodes: Sequence[Figures]) -> None:

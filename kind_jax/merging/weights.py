@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from kind_jax.merging.table import Table, table_of
 
 
 def zip_weights(
-    function: Callable[..., Any], models: Sequence[Any], batches: Iterable[Sequence[Any]], settings: Settings
+    function: Callable[..., Any], models: Iterable[Any], batches: Iterable[Any], settings: Settings
 ) -> tuple[dict[str, Any], Table, Plan]:
     """Merge the weights of networks that compute ``function(weights, *inputs)``, all the way.
 
