@@ -20,7 +20,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
-	study-merging-generators demo-animals bench \
+	study-merging study-merging-generators demo-animals bench \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -96,6 +96,9 @@ study-assembling: $(STAMP) $(ANIMALS_STAMP)  ## Deep Model Assembling against en
 
 study-distillation: $(STAMP) $(ANIMALS_STAMP) $(TEACHERS_STAMP)  ## distillation against pre-training; an hour
 	$(BIN)/python studies/distillation.py $(ARGS)
+
+study-merging: $(STAMP) $(ANIMALS_STAMP)  ## ZipIt! on classifiers of different classes; half an hour
+	$(BIN)/python studies/merging.py $(ARGS)
 
 study-distil-generators: $(STAMP)  ## a small composed generator, brought back by the whole one's predictions or by data; half an hour
 	$(BIN)/python studies/distil_generators.py $(ARGS)
