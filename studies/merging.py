@@ -54,7 +54,7 @@ from merging_methods import (
     tune,
 )
 from merging_tables import picture, tables
-from merging_training import RATES, STEPS, TUNING_SEED, VIT, WIDE, Net, halves, trained
+from merging_training import FEWER, RATES, STEPS, TUNING_SEED, VIT, Net, halves, trained
 
 from kind_jax.host import keep_memory
 
@@ -149,15 +149,12 @@ def main() -> None:
     records.get("commit", _commit)  # the one that the study began with
     study = Study(arguments, records)
     for what, nets in NETS.items():
-        for net in (net for net in nets if net.width < WIDE):
+        for net in nets:
             for seed in arguments.seeds:
                 study.measured(what, net, seed)
-    for seed in arguments.seeds:
-        study.ablated(seed)
-    for what, nets in NETS.items():
-        for net in (net for net in nets if net.width >= WIDE):
-            for seed in arguments.seeds:
-                study.measured(what, net, seed)
+            if (what, net) == ABLATED:
+                for seed in arguments.seeds:
+                    study.ablated(seed)
     for net in {net for nets in NETS.values() for net in nets}:
         records.get(f"costs, {net}", functools.partial(relative_costs, net))
     record = {
@@ -167,7 +164,8 @@ def main() -> None:
         "machine": f"a shared virtual CPU core, Python {platform.python_version()}, jax {jax.__version__}, float32",
         "settings": {
             "nets": {what: [str(net) for net in nets] for what, nets in NETS.items()},
-            "halves": {seed: halves(seed) for seed in arguments.seeds}, "steps": steps, "images": IMAGES,
+            "halves": {seed: halves(seed) for seed in arguments.seeds}, "steps": steps,
+            "share_of_steps_by_width": FEWER, "images": IMAGES,
             "batch": BATCH, "rates": RATES, "tuning_seed": TUNING_SEED, "grid": GRID, "tuned_width": TUNED_WIDTH,
             "ablated": f"{ABLATED[0]}, {ABLATED[1]}",
         },

@@ -36,8 +36,8 @@ BATCH = {"resnet": 32, "vit": 64}
 STEPS = {
     ("digits", "resnet"): 240, ("animals", "resnet"): 240, ("digits", "vit"): 300, ("animals", "vit"): 400,
 }  # fmt: skip
-WIDE, SHORTER = 4, 1 / 3
-"""From this width on there are fewer steps, for want of time: this share."""
+FEWER = {1: 1.0, 2: 1 / 2, 4: 1 / 3}
+"""The wider a network is, the fewer steps it gets, for want of time: this share."""
 RATES = {"resnet": (0.03, 0.1, 0.3), "vit": (1e-3, 3e-3)}
 
 Part = Literal["train", "validation", "test"]
@@ -135,8 +135,7 @@ class Base(NamedTuple):
 
     @property
     def steps(self) -> int:
-        shorter = SHORTER if self.net.width >= WIDE else 1.0
-        return max(round(STEPS[self.source, self.net.kind] * self.share * shorter), 3)
+        return max(round(STEPS[self.source, self.net.kind] * self.share * FEWER[self.net.width]), 3)
 
     def __str__(self) -> str:
         part = "" if self.share == 1 else f", {self.share:g} of the steps"
