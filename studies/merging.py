@@ -66,7 +66,8 @@ NETS = {
 TUNED_WIDTH = 1
 ABLATED = "digits", Net("resnet", 2)
 COUNTS = 10, 32, 100, 320, None
-SHARES = 0.05, 0.25
+SHARES = (0.1,)
+PUBLISHED = 0.3, 0.125
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,13 +115,17 @@ class Study:
         chosen, name = self.chosen(what, net), f"{what}, {net}, seed {seed}"
         average, permute, zip_ = Method("identity"), Method("permute"), Method("zip")
 
-        def get(run: str, how: Method, share: float = 1.0, **given: Any) -> None:
+        def get(run: str, how: Method, share: float = 1.0, pairs: tuple[float, float] = chosen, **given: Any) -> None:
             def compute() -> dict[str, Any]:
                 pair = self.pair(what, net, seed, share)
-                return pair.score(pair.merged(how, chosen, **given), "test")
+                return pair.score(pair.merged(how, pairs, **given), "test")
 
             self.records.get(f"{name}: {run}", compute)
 
+        for label, (alpha, beta) in {"": chosen, " by default": PUBLISHED}.items():
+            compute = functools.partial(Pair.within, how=zip_, chosen=(alpha, beta))
+            self.records.get(f"{name}: merges within a model{label}", lambda c=compute: c(self.pair(what, net, seed)))
+        get(f"zip, alpha {PUBLISHED[0]:g}, beta {PUBLISHED[1]:g}", zip_, pairs=PUBLISHED)
         get("zip, scrambled", zip_, scrambled=True)
         get("optimal", Method("optimal"))
         for run, how in (("average", average), ("permute", permute), ("zip", zip_)):

@@ -134,6 +134,16 @@ class Pair:
         scores = [evaluate.alone(each, i, self.tasks(part)) for i, each in enumerate(self.models)]
         return {"joint": [s.joint for s in scores], "own": [s.tasks[i] for i, s in enumerate(scores)]}
 
+    def within(self, how: Method, chosen: tuple[float, float]) -> dict[str, float]:
+        """The share of the merges that join features of one model with each other."""
+        matches = [match for each in self.zipped(how, chosen).plan.matches.values() for match in each]
+        n = [len(match.group) // 2 for match in matches]
+        same = [
+            int((match.order // half_ == 0).all(axis=1).sum() + (match.order // half_ == 1).all(axis=1).sum())
+            for match, half_ in zip(matches, n, strict=True)
+        ]
+        return {"share": sum(same) / sum(len(match.order) for match in matches)}
+
     def correlations(self) -> dict[str, float]:
         """The mean correlation of features that permuting pairs, at each node; features that never change left out."""
         how = Method("permute", "permute")
