@@ -23,8 +23,8 @@ named; permuting and averaging have nothing to choose. The test split is looked 
 All methods match features on the same 512 training images, half of each task, and all ResNets have BatchNorm's
 statistics found anew on these. "Zip" shares everything but the heads; "zip to stage 2" leaves the third stage to each
 network of its own (13 of 20 layers are shared), "to stage 1" the second too (7 of 20). The ensemble is both networks
-side by side. Negative control: zip where the features of the second network were dealt out to each other's numbers
-before matching, so that what is merged is as much but has nothing in common.
+side by side. Negative control: zip where the features of each network were dealt out to each other's numbers before
+matching, so that as much is merged but has nothing in common.
 
 Results and weights are kept under --out, and an interrupted study continues.
 """
@@ -65,8 +65,8 @@ NETS = {
 }
 TUNED_WIDTH = 1
 ABLATED = "digits", Net("resnet", 2)
-COUNTS = 10, 32, 100, 320, None
-SHARES = (0.1,)
+COUNTS = 32, 100, 320, None
+SHARES = (0.25,)
 PUBLISHED = 0.3, 0.125
 
 

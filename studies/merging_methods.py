@@ -103,7 +103,7 @@ class Pair:
 
         Args:
           images: for the matching; None takes all.
-          scrambled: match the features of the first model with those of the second in an order that is not theirs.
+          scrambled: match features under numbers that are those of others of their model.
         """
         to = self.net.config.most_shared if how.to is None else how.to
         folded = how.stream == "orthogonal"
@@ -190,9 +190,10 @@ def _size(config: Any) -> int:
 
 
 def _scrambled(found: Statistics, seed: int) -> Statistics:
-    """With the features of the second model under numbers that are others'."""
+    """With the features of each model under numbers that are others'."""
     n = len(found.mean) // 2
-    order = np.concatenate([np.arange(n), n + np.random.default_rng(seed).permutation(n)])
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(n), n + rng.permutation(n)])
     unclipped = None if found.unclipped is None else found.unclipped[np.ix_(order, order)]
     covariance = found.covariance[np.ix_(order, order)]
     return dataclasses.replace(found, mean=found.mean[order], covariance=covariance, unclipped=unclipped)
