@@ -108,6 +108,7 @@ class Study:
         for run, how in methods_of(net).items():
             get(run, lambda pair, how=how: pair.score(pair.merged(how, chosen), "test"))
         get("correlations", lambda pair: pair.correlations())
+        get("nearest within a model", lambda pair: pair.nearest())
 
     def ablated(self, seed: int) -> None:
         """What the result depends on, in one setting."""

@@ -134,6 +134,19 @@ class Pair:
         scores = [evaluate.alone(each, i, self.tasks(part)) for i, each in enumerate(self.models)]
         return {"joint": [s.joint for s in scores], "own": [s.tasks[i] for i, s in enumerate(scores)]}
 
+    def nearest(self) -> dict[str, float]:
+        """At each node, the mean over features of the greatest correlation with another one of the same model."""
+        found, means = self.zipped(Method("permute", "permute"), (0.3, 0.125)), {}
+        for i, statistics in found.statistics.items():
+            n = len(statistics.mean) // 2
+            near = []
+            for own in (slice(0, n), slice(n, 2 * n)):
+                inside = statistics.correlation[own, own] - 2 * np.eye(n)
+                near.append(inside.max(axis=1)[~statistics.dead[own]])
+            if sum(map(len, near)):
+                means[found.table.nodes[i].name] = float(np.concatenate(near).mean())
+        return means
+
     def within(self, how: Method, chosen: tuple[float, float]) -> dict[str, float]:
         """The share of the merges that join features of one model with each other."""
         matches = [match for each in self.zipped(how, chosen).plan.matches.values() for match in each]

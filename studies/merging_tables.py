@@ -39,8 +39,12 @@ def tables(record: dict[str, Any]) -> str:
         ("ResNets: joint test accuracy in per cent, mean ± standard deviation over pairs.", _resnets(figures, "joint")),
         ("ResNets: accuracy per task.", _resnets(figures, "per task")),
         ("ResNets: from each method to the next, points of joint accuracy, pair by pair.", _steps(figures)),
-        ("Mean correlation of the features that permuting pairs, at the end of each stage.", _correlations(figures)),
+        (
+            "Mean correlation of the features that permuting pairs, and of each with the nearest of its own model.",
+            _correlations(figures),
+        ),
         ("ViT: joint accuracy and accuracy per task.", _vits(figures)),
+        ("ViT: what zip with the stream rotated gains over others, points, pair by pair.", _gains(figures)),
         (f"Ablations, {figures.ablated}.", _ablations(figures)),
         ("Cost of a merged model, in multiples of one model: FLOPs, parameters.", _costs(figures)),
         (
@@ -77,7 +81,9 @@ def _steps(figures: Figures) -> list[Sequence[str]]:
 
 
 def _correlations(figures: Figures) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("data", "network", "stage 1", "stage 2", "stage 3", "all features")]
+    rows: list[Sequence[str]] = [
+        ("data", "network", "stage 1", "stage 2", "stage 3", "all features", "nearest within a model")
+    ]
     for data, net in figures.settings("ResNet"):
         found = [figures.results[f"{data}, {net}, seed {seed}: correlations"] for seed in figures.seeds]
         cells = []
@@ -86,6 +92,8 @@ def _correlations(figures: Figures) -> list[Sequence[str]]:
             means = [each["stem" if stage == 0 else f"stages/{stage}/0/convs/1"] for each in found]
             cells.append(f"{np.mean(means):.2f}")
         cells.append(f"{np.mean([np.mean(list(each.values())) for each in found]):.2f}")
+        near = [figures.results[f"{data}, {net}, seed {seed}: nearest within a model"] for seed in figures.seeds]
+        cells.append(f"{np.mean([np.mean(list(each.values())) for each in near]):.2f}")
         rows.append((data, net, *cells))
     return rows
 
@@ -96,7 +104,7 @@ def _vits(figures: Figures) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [("method", *head)]
     first = f"{settings[0][0]}, {settings[0][1]}, seed {figures.seeds[0]}: "
     runs = [name.removeprefix(first) for name in figures.results if name.startswith(first)]
-    runs = [run for run in runs if run not in ("one model", "ensemble", "correlations")]
+    runs = [run for run in runs if run not in ("one model", "ensemble", "correlations", "nearest within a model")]
     one = ["one model"]
     for data, net in settings:
         one += [_cell(figures.of(f"{data}, {net}", "one model", key).mean(axis=1)) for key in ("joint", "own")]
@@ -107,15 +115,31 @@ def _vits(figures: Figures) -> list[Sequence[str]]:
     return rows
 
 
+def _gains(figures: Figures) -> list[Sequence[str]]:
+    settings = figures.settings("ViT")
+    rows: list[Sequence[str]] = [("over", *(f"{d}, {w}" for d, _ in settings for w in ("joint", "per task")))]
+    for run in ("average", "permute", "permute, stream rotated", "zip, stream permuted"):
+        cells = [
+            _cell(figures.of(f"{d}, {n}", "zip", what) - figures.of(f"{d}, {n}", run, what), signed=True)
+            for d, n in settings
+            for what in ("joint", "per task")
+        ]
+        rows.append((run, *cells))
+    return rows
+
+
 def _ablations(figures: Figures) -> list[Sequence[str]]:
     name = figures.ablated
     first = f"{name}, seed {figures.seeds[0]}: "
     runs = [run.removeprefix(first) for run in figures.results if run.startswith(first)]
     rows: list[Sequence[str]] = [("what", "joint", "per task")]
     for run in runs:
-        if run in ("one model", "correlations"):
+        if run in ("one model", "correlations", "nearest within a model"):
             continue
-        rows.append((run, *(_cell(figures.of(name, run, what)) for what in ("joint", "per task"))))
+        if run.startswith("merges within"):
+            rows.append((run, _cell(figures.of(name, run, "share")), ""))
+        else:
+            rows.append((run, *(_cell(figures.of(name, run, what)) for what in ("joint", "per task"))))
     return rows
 
 

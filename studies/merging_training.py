@@ -89,8 +89,9 @@ def halves(seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def half(source: str, seed: int, which: int, part: Part) -> Dataset:
     """The images of one half of the classes, of 8 x 8 pixels."""
     config = DataConfig(
-        source=source, classes=halves(seed)[which], flip=source == "animals", validation=VALIDATION[source]
-    )  # pyright: ignore[reportArgumentType]
+        source=source,  # pyright: ignore[reportArgumentType]
+        classes=halves(seed)[which], flip=source == "animals", validation=VALIDATION[source]
+    )  # fmt: skip
     found = open_dataset(config, part)
     records = found.source.gather(np.arange(len(found.source)))
     images = np.asarray(records["image"], np.float32)
