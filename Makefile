@@ -97,7 +97,7 @@ study-assembling: $(STAMP) $(ANIMALS_STAMP)  ## Deep Model Assembling against en
 study-distillation: $(STAMP) $(ANIMALS_STAMP) $(TEACHERS_STAMP)  ## distillation against pre-training; an hour
 	$(BIN)/python studies/distillation.py $(ARGS)
 
-study-merging: $(STAMP) $(ANIMALS_STAMP)  ## ZipIt! on classifiers of different classes; half an hour
+study-merging: $(STAMP) $(ANIMALS_STAMP)  ## ZipIt! on classifiers of different classes; three quarters of an hour
 	$(BIN)/python studies/merging.py $(ARGS)
 
 study-distil-generators: $(STAMP)  ## a small composed generator, brought back by the whole one's predictions or by data; half an hour
