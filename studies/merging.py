@@ -21,9 +21,10 @@ for each setting and kind of network, with the pair of seed 0, by joint accuracy
 named; permuting and averaging have nothing to choose. The test split is looked at once for each merged model.
 
 ResNets have 240 steps of 32 images; with 120, which were planned, a first one of width 1 stayed at 91 % of its
-validation images. The widest have 120 nevertheless, for want of time, and a third of the rate (see WIDE_RATE). The published alpha
-and beta, and how features correlate within a model, were added when validation had chosen the largest beta. The
-negative control first dealt out the features of the second network alone, and 10 images were too few to match on.
+validation images. The widest have 120 nevertheless, for want of time, and a third of the rate (see WIDE_RATE). The
+published alpha and beta, and how features correlate within a model, were added when validation had chosen the largest
+beta. The negative control first dealt out the features of the second network alone, and 10 images were too few to
+match on.
 
 All methods match features on the same 512 training images, half of each task, and all ResNets have BatchNorm's
 statistics found anew on these. "Zip" shares everything but the heads; "zip to stage 2" leaves the third stage to each
