@@ -1,7 +1,6 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
 import contextlib
-import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -22,9 +21,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-# Tracing makes objects by the million and hardly any garbage: looking for it as often as by default takes a tenth.
-gc.set_threshold(50_000, 20, 20)
 
 # Every annotated shape in the package is checked at run time, in tests only.
 install_import_hook("kind_jax", "beartype.beartype")

@@ -94,7 +94,8 @@ def test_stablehlo(tmp_path, capsys):
     assert main(["convert", *GOOD, "--out", str(art)]) == 0
     assert main(["export", str(art), "--to", "stablehlo", "--out", str(out)]) == 0
     assert f"program    {out / 'denoiser.stablehlo'}" in capsys.readouterr().out
-    recorded = np.load(FIXTURES / "diffusers_reference.npz")
+    with np.load(FIXTURES / "diffusers_reference.npz") as file:
+        recorded = dict(file)
     weights = safetensors.numpy.load_file(out / "weights.safetensors")
     program = jax.export.deserialize(bytearray((out / "denoiser.stablehlo").read_bytes()))
     x, t, y = (recorded[name].astype(dtype) for name, dtype in (("x", "f4"), ("t", "f4"), ("y", "i4")))

@@ -96,7 +96,8 @@ def test_the_same_outputs_without_kind_jax(name, tmp_path):
         [sys.executable, "-P", "-c", RUN, *paths], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as file:
+        found = dict(file)
 
     settings = dataclasses.replace(bundle.config.model, dtype="float32")
     weights = jax.device_put(bundle.collections)
