@@ -37,6 +37,14 @@ COUNT = 500  # samples of each measurement
 STEPS = 25  # of the sampler: the studies measure many models
 
 
+def rate_of(count: Any, given: Any) -> Any:
+    """Linear warm-up for a tenth of the steps, then a cosine to 0; ``given``: peak and steps."""
+    peak, steps = given
+    warmup = steps / 10
+    done = jnp.clip((count - warmup) / (steps - warmup), 0, 1)
+    return peak * jnp.where(count < warmup, (count + 1) / (warmup + 1), (1 + jnp.cos(jnp.pi * done)) / 2)
+
+
 def images_of(data: DataConfig, split: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
     """All images and labels of a split."""
     source = open_dataset(data, split).source

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from common import Records
+from common import Records, rate_of
 
 from kind_jax import model, partition
 from kind_jax.classifying.accuracy import measure
@@ -183,14 +182,6 @@ def run_of(chosen: Set, net: Network, frozen: bool = False) -> ClassifyRun:
         model=net, data=chosen.data, holdout="validation", optimizer=OptimizerConfig(rules=DECAY, params=params),
         train=TrainConfig(batch=BATCH, ema=0.98),
     )  # fmt: skip
-
-
-def rate_of(count: Any, given: Any) -> Any:
-    """Linear warm-up for a tenth of the steps, then a cosine to 0; ``given``: peak and steps."""
-    peak, steps = given
-    warmup = steps / 10
-    done = jnp.clip((count - warmup) / (steps - warmup), 0, 1)
-    return peak * jnp.where(count < warmup, (count + 1) / (warmup + 1), (1 + jnp.cos(jnp.pi * done)) / 2)
 
 
 @functools.cache

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from common import Records
+from common import Records, rate_of
 
 from kind_jax import model, partition
 from kind_jax.classifying.config import ClassifyRun
@@ -99,14 +98,6 @@ def half(source: str, seed: int, which: int, part: Part) -> Dataset:
         images = np.asarray(jax.image.resize(images, (len(images), SIDE, SIDE, 1), "linear", antialias=True))
     source_ = MemorySource(images=np.clip(images, -1, 1), labels=np.array(records["label"], np.int32))
     return dataclasses.replace(found, source=source_, image_shape=(SIDE, SIDE, 1))
-
-
-def rate_of(count: Any, given: Any) -> Any:
-    """Linear warm-up for a tenth of the steps, then a cosine to 0; ``given``: peak and steps."""
-    peak, steps = given
-    warmup = steps / 10
-    done = jnp.clip((count - warmup) / (steps - warmup), 0, 1)
-    return peak * jnp.where(count < warmup, (count + 1) / (warmup + 1), (1 + jnp.cos(jnp.pi * done)) / 2)
 
 
 @functools.cache

@@ -36,6 +36,7 @@ class ClassifierConfig:
     std: tuple[float, ...] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    stage_count: ClassVar[int] = 0
     roles: ClassVar[dict[Role, str]] = {
         Role.WEIGHTS: "network channels mean std",
         Role.IMAGES: "size resolution colour",
@@ -75,7 +76,7 @@ class ClassifierConfig:
     @property
     def ends(self) -> int:
         """Stages, or blocks of a transformer: where the network may be cut, see :mod:`kind_jax.nn.pieces`."""
-        raise NotImplementedError
+        return self.stage_count
 
     @property
     def most_shared(self) -> int:

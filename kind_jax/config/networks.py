@@ -210,14 +210,11 @@ class CNNConfig(ClassifierConfig):
 
     __pydantic_config__ = STRICT
 
+    stage_count: ClassVar[int] = 3
     network: Literal["cnn"] = "cnn"
     momentum: float = 0.1
 
     roles: ClassVar[dict[Role, str]] = ClassifierConfig.roles | {Role.TRAINING: "momentum"}
-
-    @property
-    def ends(self) -> int:
-        return 3
 
     @gathered()
     def __post_init__(self) -> None:
@@ -237,6 +234,7 @@ class EfficientNetConfig(ClassifierConfig):
 
     __pydantic_config__ = STRICT
 
+    stage_count: ClassVar[int] = 7
     network: Literal["efficientnet"] = "efficientnet"
     momentum: float = 0.01
     norm_eps: float = 1e-3
@@ -245,10 +243,6 @@ class EfficientNetConfig(ClassifierConfig):
         Role.WEIGHTS: f"{ClassifierConfig.roles[Role.WEIGHTS]} norm_eps",
         Role.TRAINING: "momentum",
     }
-
-    @property
-    def ends(self) -> int:
-        return 7
 
     @gathered()
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _ids = itertools.count()
 
@@ -140,35 +140,32 @@ def unify(a: Dim, b: Dim) -> Dim:
 
 
 def _piecewise(a: Cat, b: Cat) -> Dim:
-    left, right, out = list(a.parts), list(b.parts), []
-    while left:
-        x, y = find(left.pop(0)), find(right.pop(0))
-        if x.size > y.size:
-            x, rest = cut(x, y.size)
-            left.insert(0, rest)
-        elif y.size > x.size:
-            y, rest = cut(y, x.size)
-            right.insert(0, rest)
-        out.append(unify(x, y))
-    return Cat(out)
+    return Cat(_side_by_side(a.parts, b.parts, cut))
 
 
 def _by_factors(a: Mul, b: Mul) -> Dim:
-    left, right, out = list(a.factors), list(b.factors), []
+    products = [{math.prod(f.size for f in each.factors[:i]) for i in range(len(each.factors))} for each in (a, b)]
+    ends = sorted(products[0] | products[1])
+    if any(y % x for x, y in itertools.pairwise(ends)):  # no factors that both have
+        pin(a)
+        pin(b)
+        return a
+    return Mul(_side_by_side(a.factors, b.factors, divide))
+
+
+def _side_by_side(a: Sequence[Dim], b: Sequence[Dim], split: Callable[[Dim, int], tuple[Dim, Dim]]) -> list[Dim]:
+    """Pieces of two dimensions made equal one by one, the larger one of two always split to fit."""
+    left, right, out = list(a), list(b), []
     while left and right:
         x, y = find(left.pop(0)), find(right.pop(0))
-        if max(x.size, y.size) % min(x.size, y.size):
-            pin(a)
-            pin(b)
-            return a
         if x.size > y.size:
-            x, rest = divide(x, y.size)
+            x, rest = split(x, y.size)
             left.insert(0, rest)
         elif y.size > x.size:
-            y, rest = divide(y, x.size)
+            y, rest = split(y, x.size)
             right.insert(0, rest)
         out.append(unify(x, y))
-    return Mul(out)
+    return out
 
 
 def cut(dim: Dim, at: int) -> tuple[Dim, Dim]:

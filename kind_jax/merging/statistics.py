@@ -8,6 +8,7 @@ taken: a feature that hardly varies has a small variance and not a negative one.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -114,21 +115,15 @@ def collect(
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     weights = [jax.device_put(model, whole) for model in models]
     # What stands before a ReLU comes behind the places themselves.
-    wanted = [[p.index for p in each] + [p.unclipped for p in each if p.unclipped is not None] for each in places]
-
-    @jax.jit
-    def moments(weights: list[Any], inputs: tuple[Any, ...]) -> list[list[tuple[Array, Array, Array]]]:
-        features = [table.features(wanted, each, *inputs) for each in weights]
-        return [
-            [_moments([model[node][k] for model in features]) for k in range(len(each))]
-            for node, each in enumerate(wanted)
-        ]
+    wanted = tuple(
+        (*(p.index for p in each), *(p.unclipped for p in each if p.unclipped is not None)) for each in places
+    )
 
     found: list[list[Moments | None]] = [[None] * len(each) for each in wanted]
     for batch in batches:
         arrays = tuple(np.asarray(array) for array in batch)
         where = whole if len(arrays[0]) % len(devices) else split
-        made = moments(weights, tuple(jax.device_put(array, where) for array in arrays))
+        made = _of_batch(table, wanted, weights, tuple(jax.device_put(array, where) for array in arrays))
         for node, each in enumerate(jax.device_get(made)):
             for k, (count, mean, scatter) in enumerate(each):
                 so_far = found[node][k]
@@ -136,6 +131,16 @@ def collect(
                     so_far = found[node][k] = Moments.none(len(mean))
                 so_far.add(int(count), mean, scatter)
     return [_statistics(found[i], len(each), len(models)) for i, each in enumerate(places)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _of_batch(
+    table: Table, wanted: tuple[tuple[int, ...], ...], weights: list[Any], inputs: tuple[Any, ...]
+) -> list[list[tuple[Array, Array, Array]]]:
+    features = [table.features(wanted, each, *inputs) for each in weights]
+    return [
+        [_moments([model[node][k] for model in features]) for k in range(len(each))] for node, each in enumerate(wanted)
+    ]
 
 
 def _moments(features: Sequence[Float[Array, "samples n"]]) -> tuple[Array, Array, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ def zip_models(
         raise UserError(
             "to is 'all', which averages the last layers too, but the models have different numbers of classes."
         )
-    table = table_of(_function(first), model.definition(first)[1], _images(first))
+    table = _table(first)
     leaves = [table.split(each.collections) for each in models]
     trunk = set(leaves[0]) if to == ALL else _trunk(first, to, table)
     nodes = tuple(i for i, node in enumerate(table.nodes) if not trunk.isdisjoint(node.written))
@@ -210,6 +211,12 @@ def _function(config: Network) -> Any:
         return net.logits(net.features(network.seen(config, images), gate))
 
     return function
+
+
+@functools.lru_cache(maxsize=8)
+def _table(config: Network) -> Table:
+    """The table of an architecture; merging it again traces and compiles nothing anew."""
+    return table_of(_function(config), model.definition(config)[1], _images(config))
 
 
 def _images(config: Network) -> jax.ShapeDtypeStruct:

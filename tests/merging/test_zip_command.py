@@ -6,16 +6,20 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kind_jax import model
+from kind_jax.classifying import network
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.cli import main
 from kind_jax.config import Config, DataConfig, FactorConfig, ModelConfig
 from kind_jax.config.networks import ResNetConfig, ViTConfig, ZippedConfig
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.merging import evaluate, models_of, open_tasks
+from kind_jax.merging.factors import multiplied_out
+from kind_jax.nn.gate import learngenes_only
 
 VIT = ViTConfig(size=8, channels=1, patch=4, width=16, depth=2, heads=2, num_classes=2)
 NAMES = tuple("0123456789")
@@ -108,6 +112,16 @@ def test_factored_projections_are_multiplied_out(models, tmp_path):
     a = artifact(tmp_path / "a", 0, factored)
     assert main(["zip", str(a), str(models[1]), "--to", "head", "--out", str(tmp_path / "out")]) == 0
     assert not open_bundle(tmp_path / "out").collections["learngenes"]
+    source = open_bundle(a)
+    images = np.random.default_rng(0).standard_normal((4, 8, 8, 1)).astype(np.float32)
+    want, got = (
+        network.logits(config, jax.tree.map(jnp.asarray, weights), jnp.asarray(images), learngenes_only())[0]
+        for config, weights in (
+            (source.config.model, source.collections),
+            multiplied_out(source.config.model, source.collections),
+        )
+    )
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
