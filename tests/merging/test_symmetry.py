@@ -12,7 +12,7 @@ from kind_jax.classifying import network
 from kind_jax.config import FactorConfig, ModelConfig
 from kind_jax.config.networks import CNNConfig, EfficientNetConfig, ResNetConfig, ViTConfig, ZippedConfig
 from kind_jax.errors import UserError
-from kind_jax.merging import Model, Settings, apply, rotation, table_of, zip_models, zip_weights
+from kind_jax.merging import Model, Settings, apply, rotation, statistics, table_of, zip_models, zip_weights
 from kind_jax.merging.maps import Maps
 from kind_jax.merging.program import named_leaves
 from kind_jax.nn.gate import one_group
@@ -165,6 +165,14 @@ def test_any_network_is_found_again(name, optimised):
     found = jax.tree.map(jnp.asarray, {**{c: {} for c in first}, **found})
     want, got = (np.asarray(jax.jit(run)(each, *map(jnp.asarray, seen))) for each in (first, found))
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+def test_the_same_architecture_again_compiles_nothing(optimised):
+    x, models = inputs(VIT, 96)[0], [Model(VIT, weights(VIT, seed)) for seed in (0, 1)]
+    zip_models(models, [x], to=1, settings=Settings())
+    before = statistics._of_batch._cache_size()
+    zip_models(models[::-1], [x], to=1, settings=Settings(alpha=0.5))
+    assert statistics._of_batch._cache_size() == before
 
 
 def test_averaging_weights_does_not_find_it(optimised):
