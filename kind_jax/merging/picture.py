@@ -56,7 +56,14 @@ def _similarity(axes: Axes, nodes: Sequence[Figures]) -> None:
     axes.set_title("mean correlation of what became one", fontsize=10, color=_INK, loc="left", fontweight="bold")
     axes.set_ylim(min(0, *(node.similarity or 0 for node in nodes)), 1)
     every = -(-len(nodes) // 40)
-    axes.set_xticks(places[::every], [node.name for node in nodes][::every], rotation=90, fontsize=7)
+    axes.set_xticks(places[::every], [_label(node.name) for node in nodes][::every], rotation=90, fontsize=7)
+
+
+def _label(name: str) -> str:
+    """A node's name, short enough to stand below a bar."""
+    for long, short in (("blocks/", ""), ("attention/", ""), ("queries and keys", "q, k")):
+        name = name.replace(long, short)
+    return name
 
 
 def _scores(axes: Axes, scores: Mapping[str, Scores]) -> None:
