@@ -58,7 +58,7 @@ def open_split(bundle: Bundle, data: DataConfig, split: Split) -> Dataset:
         )
     rows = np.flatnonzero(np.isin(dataset.source.labels, bundle.served))
     source = MemorySource(images=dataset.source.images[rows], labels=dataset.source.labels[rows])
-    return dataclasses.replace(dataset, source=source)
+    return dataclasses.replace(dataset, source=source, captions=None, families=None)
 
 
 def evaluate(bundle: Bundle, dataset: Dataset, batch: int, **how: Any) -> Accuracy:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from kind_jax.config import DataConfig
 from kind_jax.data import folder as folders
 from kind_jax.data import labels as labelling
-from kind_jax.data import latents
+from kind_jax.data import latents, texts
 from kind_jax.data.bad import check_share
+from kind_jax.data.captions import captions_of
 from kind_jax.data.decode import to_float
 from kind_jax.data.folder import FolderSource
 from kind_jax.data.mix import mix
 from kind_jax.data.named import open_named
+from kind_jax.data.parts import only
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
 from kind_jax.data.sets import Dataset, MemorySource
@@ -89,9 +91,11 @@ def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset
     files, digest = folders.list_files(found.folder, chosen, config.size, config.channels)
     if not len(files):
         raise UserError(f"{str(found.folder)!r} has no image of the classes that {_choice(config)} names.")
+    captions = captions_of(files, Path(config.path or "").expanduser())
     if config.held_out:
         out = folders.held_out(files, config.held_out)
-        files = files.only(np.flatnonzero(out == (split == "test")))
+        rows = np.flatnonzero(out == (split == "test"))
+        files, captions = files.only(rows), _of(captions, rows)
         if not len(files):
             raise UserError(
                 f"data.held_out is {config.held_out}, but every class in {str(found.folder)!r} has a single image, "
@@ -100,8 +104,8 @@ def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset
     source, bad = files, []
     image_shape = (config.size, config.size, config.channels)
     if _fits_in_memory(files, image_shape):
-        pixels, numbers, bad = files.decode_all(config.skip_bad)
-        source = MemorySource(images=to_float(pixels), labels=numbers)
+        pixels, rows, bad = files.decode_all(config.skip_bad)
+        source, captions = MemorySource(images=to_float(pixels), labels=files.labels[rows]), _of(captions, rows)
         digest = source.sha256()
     return Dataset(
         source=source,
@@ -117,11 +121,13 @@ def _open_folder(config: DataConfig, split: Literal["train", "test"]) -> Dataset
             **labels.fingerprint,
             "image_shape": list(image_shape),
             **({"held_out": {"share": config.held_out, "rule": folders.HELD_OUT}} if config.held_out else {}),
+            **texts.fingerprint(captions, None),
         },
         bad=tuple(bad),
         others=files.others,
         beside=found.beside,
         flip=config.flip,
+        captions=captions,
     )
 
 
@@ -129,23 +135,30 @@ def _open_prepared(config: DataConfig, split: Literal["train", "test"]) -> Datas
     if config.source == "tfds":
         prepared = open_named(config, split)
     else:
-        prepared = open_prepared(prepare(config.source, data_root(config.path)), split)
+        prepared = open_prepared(prepare(config.source, data_root(config.path), config.size), split)
     labels = labelling.choose(config, prepared.class_names, prepared.name)
     records = RecordSource(
         records=prepared.records, keep=None, renumber=labels.renumber, image_shape=prepared.image_shape,
         folder=prepared.folder, encoded=prepared.encoded,
     )  # fmt: skip
-    source, bad = records, []
+    source, kept, bad = records, np.arange(len(records)), []
     if _fits_in_memory(records, prepared.image_shape):
-        source, bad = _decode(records, config.skip_bad)
-        content = {"sha256": source.sha256()}
-    else:
-        if not labels.all_used:
-            keep, bad = _selected(records, config.skip_bad)
-            source = dataclasses.replace(records, keep=keep)
-        content = {"sizes": {path.name: path.stat().st_size for path in prepared.files}}
+        source, kept, bad = _decode(records, config.skip_bad)
+    elif not labels.all_used:
+        kept, bad = _selected(records, config.skip_bad)
+        source = dataclasses.replace(records, keep=kept)
+    captions = families = None
+    if prepared.captions:
+        told = texts.read(records, kept, prepared.captions, families=prepared.families)
+        for line in told.bad:
+            bad.append(line)
+            check_share(len(bad), len(records), config.skip_bad, lambda: bad[-1])
+        source = only(source, told.rows) if told.bad else source
+        captions, families = told.captions, told.families
     if len(source) == 0:
         raise UserError(f"the {split} split of {prepared.name} has no record of what {_choice(config)} names.")
+    sizes = {path.name: path.stat().st_size for path in prepared.files}
+    content = {"sha256": source.sha256()} if isinstance(source, MemorySource) else {"sizes": sizes}
     return Dataset(
         source=source,
         class_names=labels.names,
@@ -160,9 +173,12 @@ def _open_prepared(config: DataConfig, split: Literal["train", "test"]) -> Datas
             "content": content,
             **labels.fingerprint,
             "image_shape": list(prepared.image_shape),
+            **texts.fingerprint(captions, families),
         },
         bad=tuple(bad),
         flip=config.flip,
+        captions=captions,
+        families=families,
     )
 
 
@@ -202,9 +218,13 @@ def _fits_in_memory(records: RecordSource | FolderSource, image_shape: tuple[int
     return len(records) * math.prod(image_shape) * 4 < MEMORY_LIMIT
 
 
-def _decode(source: RecordSource, limit: float) -> tuple[MemorySource, list[str]]:
-    """The records that can be read; of one that cannot in a sound file a line."""
-    images, labels, bad = [], [], []
+def _of(captions: texts.Captions | None, rows: Int64[np.ndarray, " M"]) -> texts.Captions | None:
+    return None if captions is None else tuple(captions[row] for row in rows.tolist())
+
+
+def _decode(source: RecordSource, limit: float) -> tuple[MemorySource, Int64[np.ndarray, " M"], list[str]]:
+    """The records that can be read, which these are, and of one that cannot in a sound file a line."""
+    images, labels, kept, bad = [], [], [], []
 
     def block(start: int) -> tuple[dict[str, np.ndarray], list[str]]:
         indices, lines = range(start, min(start + _BLOCK, len(source))), []
@@ -219,7 +239,8 @@ def _decode(source: RecordSource, limit: float) -> tuple[MemorySource, list[str]
             selected = chunk["label"] >= 0
             images.append(chunk["image"][selected])
             labels.append(chunk["label"][selected])
-    return MemorySource(images=np.concatenate(images), labels=np.concatenate(labels)), bad
+            kept.append(chunk["index"][selected].astype(np.int64))
+    return MemorySource(images=np.concatenate(images), labels=np.concatenate(labels)), np.concatenate(kept), bad
 
 
 def _selected(source: RecordSource, limit: float) -> tuple[Int32[np.ndarray, " N"], list[str]]:

@@ -22,6 +22,7 @@ from kind_jax.untrusted.regular import read_small
 from kind_jax.untrusted.text import check_names, printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+CAPTIONS = "captions.jsonl"  # describes the images of a split, and lies in its folder
 _SUFFIXES = tuple(suffix.encode() for suffix in SUFFIXES)
 # Describes a record for the fingerprint: change it whenever the pixels or the choice of records change.
 READING = (
@@ -62,9 +63,16 @@ class FolderSource:
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """Several records; ``bad`` [B] has the index of each file that could not be read and was replaced, else -1."""
-        rows, bad = read_around(indices, len(self), lambda index: (self.read(index), self.labels[index]))
-        images, labels = zip(*rows, strict=True)
-        return {"image": to_float(np.stack(images)), "label": np.asarray(labels, np.int32), "bad": bad}
+        return self.gather_records(indices)[0]
+
+    def gather_records(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[dict[str, np.ndarray], Int64[np.ndarray, " B"]]:
+        """As :meth:`gather`, and the index of the record that stands in each row."""
+        rows, bad = read_around(indices, len(self), lambda index: (self.read(index), index))
+        records = np.asarray([index for _, index in rows], np.int64)
+        images = to_float(np.stack([image for image, _ in rows]))
+        return {"image": images, "label": self.labels[records], "bad": bad}, records
 
     def path(self, index: int) -> Path:
         """The file of a record."""
@@ -102,8 +110,8 @@ class FolderSource:
             return f"{self.path(index)}: {e}"
         return f"{self.path(index)}: it could not be read a moment ago, but now it can"
 
-    def decode_all(self, limit: float) -> tuple[UInt8[np.ndarray, "N S S C"], Int32[np.ndarray, " N"], list[str]]:
-        """The pixels and labels of all files that can be read, and a line about each that cannot.
+    def decode_all(self, limit: float) -> tuple[UInt8[np.ndarray, "M S S C"], Int64[np.ndarray, " M"], list[str]]:
+        """The pixels and indices of all files that can be read, and a line about each that cannot.
 
         Raises:
           UserError: the share that cannot be read exceeds ``limit``, which is ``data.skip_bad``; or none can.
@@ -128,7 +136,7 @@ class FolderSource:
                         keep.append(index)
         if not images:
             raise UserError(f"{str(self.folder)!r} has no image that can be read; the last one: {bad[-1]}.")
-        return np.stack(images), self.labels[keep], bad
+        return np.stack(images), np.asarray(keep, np.int64), bad
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -311,7 +319,7 @@ def _walk(root: bytes, below: bytes, above: tuple[tuple[int, int], ...]) -> Iter
             raise UserError(f"{os.fsdecode(here)!r} is a link to a folder that it is in.")
         with os.scandir(here) as entries:
             for entry in entries:
-                if entry.name.startswith(b"."):
+                if entry.name.startswith(b".") or (not below and entry.name == CAPTIONS.encode()):
                     continue
                 path = os.path.join(below, entry.name)
                 if entry.is_dir():

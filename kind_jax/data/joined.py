@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from kind_jax.data.bad import Explains
-from kind_jax.data.sets import Source
+from kind_jax.data.sets import Replaces, Source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +39,14 @@ class Joined:
 
         A record takes the place of one of the same source.
         """
+        return self.gather_records(indices)[0]
+
+    def gather_records(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[dict[str, np.ndarray], Int64[np.ndarray, " B"]]:
+        """As :meth:`gather`, and the index of the record that stands in each row."""
         wanted, begin = np.asarray(indices, np.int64), len(self.first)
+        records = wanted.copy()
         batch: dict[str, np.ndarray] = {"bad": np.full(len(wanted), -1, np.int64)}
         for source, rows, start in (
             (self.first, np.flatnonzero(wanted < begin), 0),
@@ -47,13 +54,17 @@ class Joined:
         ):
             if not len(rows):
                 continue
-            found = source.gather(wanted[rows] - start)
+            if isinstance(source, Replaces):
+                found, own = source.gather_records(wanted[rows] - start)
+                records[rows] = own + start
+            else:
+                found = source.gather(wanted[rows] - start)
             for name in ("image", "label"):
                 whole = batch.setdefault(name, np.empty((len(wanted), *found[name].shape[1:]), found[name].dtype))
                 whole[rows] = found[name]
             if "bad" in found:
                 batch["bad"][rows] = np.where(found["bad"] < 0, -1, found["bad"] + start)
-        return batch
+        return batch, records
 
     def explain(self, index: int) -> str:
         """The name of a record and why it cannot be read."""

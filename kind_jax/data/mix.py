@@ -36,7 +36,7 @@ def mix(dataset: Dataset, config: DataConfig, *, memory: int) -> Dataset:
     """A training set with the images of ``data.mix`` behind its own: ``data.mix_ratio`` times as many.
 
     Of a real set whose labels are not known, as that of a TFDS set too large for memory, every record is read once for
-    its label.
+    its label. Nothing describes the synthetic images, so the set has no captions any more, and is divided no further.
 
     Args:
       memory: bytes; real images in memory stay there, together with the synthetic ones, where they take less.
@@ -70,8 +70,9 @@ def mix(dataset: Dataset, config: DataConfig, *, memory: int) -> Dataset:
     }  # fmt: skip
     synthetic = tuple(np.bincount(drawn, minlength=len(wanted)).tolist())
     return dataclasses.replace(
-        dataset, source=source, fingerprint=fingerprint, bad=(*dataset.bad, *bad), synthetic=synthetic
-    )
+        dataset, source=source, fingerprint=fingerprint, bad=(*dataset.bad, *bad), synthetic=synthetic,
+        captions=None, families=None,
+    )  # fmt: skip
 
 
 def shares(counts: Sequence[int], ratio: float) -> list[int]:
@@ -184,8 +185,8 @@ def _together(
     small = len(files) * files.size**2 * files.channels * 4
     if not isinstance(real, MemorySource) or real.images.nbytes + small >= memory:
         return Joined(first=real, second=files), digest, []
-    pixels, labels, bad = files.decode_all(config.skip_bad)
-    drawn = MemorySource(images=to_float(pixels), labels=labels)
+    pixels, rows, bad = files.decode_all(config.skip_bad)
+    drawn = MemorySource(images=to_float(pixels), labels=files.labels[rows])
     both: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in (real, drawn)]) for name in ("images", "labels")
     }

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from kind_jax.config import DataConfig
 from kind_jax.data.prepared import Prepared, check_folder, damaged, record_files, refuse_damage
+from kind_jax.data.text_features import place_of
 from kind_jax.errors import NoSplitError, UserError
 from kind_jax.untrusted.text import check_names, printable
 
@@ -23,7 +24,7 @@ _MOST_CLASSES = 1_000_000
 
 
 class _Parsed:
-    """Random access to records of which ``image`` and ``label`` alone are read; image files stay as they are."""
+    """Random access to records of which some features alone are read; image files stay as they are."""
 
     def __init__(self, raw: Any, features: Any, decoders: Any) -> None:
         self.data_source, self._features, self._decoders = raw, features, decoders
@@ -136,7 +137,9 @@ def _open(place: Place, split: str, config: DataConfig) -> Prepared:
         )
     names = _class_names(place, label, config)
     # TFDS's own PartialDecoding imports TensorFlow.
-    subset = tfds.features.FeaturesDict({"image": image} | ({} if label is None else {"label": label}))
+    captions = place_of(features)
+    read = ["image", *([] if label is None else ["label"]), *captions[:1]]
+    subset = tfds.features.FeaturesDict({name: features[name] for name in read})
     decoders = {"image": tfds.decode.SkipDecoding()} if encoded else None
     raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
     candidates = [name for name in _SPLITS[split] if name in builder.info.splits]
@@ -155,6 +158,7 @@ def _open(place: Place, split: str, config: DataConfig) -> Prepared:
             records=records,
             files=files,
             encoded=encoded,
+            captions=captions,
         )
     has = ", ".join(printable(name, 40) for name in builder.info.splits) or "none"
     labelled = " with labels" if candidates else ""

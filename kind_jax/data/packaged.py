@@ -31,6 +31,11 @@ class Packaged(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # No downloads, so no checksums. Looking for them, TFDS imports importlib_resources, which it does not require.
     url_infos = None
 
+    @classmethod
+    def config_of(cls, size: int | None) -> tfds.core.BuilderConfig | None:
+        """TFDS's configuration for images of ``size`` pixels; None where a data set has images of one size alone."""
+        del size
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # nothing is downloaded
         return {split: self._generate_examples(split) for split in ("train", "test")}

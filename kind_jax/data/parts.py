@@ -7,11 +7,12 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 
 from kind_jax.data.folder import FolderSource
+from kind_jax.data.least import least
 from kind_jax.data.records import RecordSource
-from kind_jax.data.sets import MemorySource, Source
+from kind_jax.data.sets import Dataset, MemorySource, Source
 
 _BLOCK = 256  # records read at a time
 
@@ -46,6 +47,39 @@ def identities(source: Source) -> Identities | None:
         rule = "the records with the least SHA-256 of their numbers"
         return Identities(digests, np.zeros(len(digests), np.int32), rule)
     return None
+
+
+def share_of(dataset: Dataset, found: Identities, share: float, *, leave: int = 1) -> Bool[np.ndarray, " N"]:
+    """Which records are a share of each class (:func:`least`); of a data set with families, a share of these.
+
+    A family has the least digest and the least label of its records. All of it is chosen, or nothing of it.
+    """
+    if dataset.families is None:
+        return least(found.digests, found.labels, share, leave=leave)
+    _, family = np.unique(dataset.families, return_inverse=True)
+    count = int(family.max()) + 1
+    labels = np.full(count, np.iinfo(np.int32).max, np.int32)
+    np.minimum.at(labels, family, found.labels)
+    digests: list[bytes] = [b""] * count
+    for number, digest in zip(family.tolist(), found.digests, strict=True):
+        digests[number] = min(digests[number] or digest, digest)
+    return least(digests, labels, share, leave=leave)[family]
+
+
+def rule_of(dataset: Dataset, found: Identities) -> str:
+    """What :func:`share_of` goes by, in words."""
+    return found.rule if dataset.families is None else f"{found.rule}, whole families by the least of theirs"
+
+
+def part_of(dataset: Dataset, rows: Int[np.ndarray, " M"], **fingerprint: object) -> Dataset:
+    """The records ``rows`` with what is known of them, in that order; ``fingerprint`` is added to the data set's."""
+    return dataclasses.replace(
+        dataset,
+        source=only(dataset.source, rows),
+        captions=None if dataset.captions is None else tuple(dataset.captions[row] for row in rows.tolist()),
+        families=None if dataset.families is None else dataset.families[rows],
+        fingerprint={**dataset.fingerprint, "records": len(rows), **fingerprint},
+    )
 
 
 def labels_of(source: Source) -> Int[np.ndarray, " N"]:

@@ -16,7 +16,7 @@ from jaxtyping import UInt32
 from kind_jax.config.roles import differences
 from kind_jax.data import augment
 from kind_jax.data.latents import MemoryLatents
-from kind_jax.data.sets import Dataset, Draws, MemorySource, Source
+from kind_jax.data.sets import Dataset, Draws, MemorySource, Replaces, Source
 from kind_jax.errors import UserError
 
 # Describes the order of records for the fingerprint: change it whenever the stream changes.
@@ -61,7 +61,11 @@ class _Batches:
         indices = np.concatenate(parts)
         if isinstance(self.source, Draws):
             return self.source.draw(indices, seed=self.seed, first=start, flip=self.flip)
-        batch = self.source.gather(indices) | {name: values[indices] for name, values in self.columns.items()}
+        if isinstance(self.source, Replaces):
+            batch, read = self.source.gather_records(indices)
+        else:
+            batch, read = self.source.gather(indices), indices
+        batch |= {name: values[read] for name, values in self.columns.items()}
         if self.flip:
             mirrored = augment.flips(self.seed, start, rows)
             batch["image"][mirrored] = batch["image"][mirrored, :, ::-1]
@@ -136,9 +140,9 @@ def batches(
 
     Returns:
       An iterator over ``{"image": float32 [batch / shards, H, W, C], "label": int32 [batch / shards]}``, and the rows
-      of the data set's ``columns``. Where records are read when they are asked for there is also ``"bad"``, int64
-      [batch / shards]: the index of a record that could not be read and was replaced by the next one that could, else
-      -1; ``bad.BadRecords`` takes it out and counts.
+      of the data set's ``columns`` that belong to these images. Where records are read when they are asked for there is
+      also ``"bad"``, int64 [batch / shards]: the index of a record that could not be read and was replaced by the next
+      one that could, else -1; ``bad.BadRecords`` takes it out and counts.
 
     Raises:
       UserError: ``batch`` cannot be divided among the shards, or ``seed`` is out of range.
@@ -148,7 +152,7 @@ def batches(
         raise UserError(f"train.batch is {batch}, but it must be a multiple of {shards}, the number of hosts.")
     if not 0 <= seed < 2**32:
         raise UserError(f"data.seed is {seed}, but it must be between 0 and {2**32 - 1}.")
-    assert not dataset.columns or isinstance(dataset.source, MemorySource)
+    assert not dataset.columns or not isinstance(dataset.source, Draws)
     source = _Batches(
         source=dataset.source, batch=batch, seed=seed, flip=dataset.flip, shard=shard, shards=shards,
         columns=dict(dataset.columns),

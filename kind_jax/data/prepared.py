@@ -12,8 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kind_jax import sealed
 from kind_jax.data.sources import builder_of
+from kind_jax.data.text_features import FAMILY, place_of
 from kind_jax.errors import UserError
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.text import check_names, printable
@@ -59,8 +62,10 @@ def refuse_damage(folder: Path) -> Iterator[None]:
         raise damaged(folder, str(e) or type(e).__name__) from e
 
 
-def prepare(source: str, root: Path) -> Path:
+def prepare(source: str, root: Path, size: int | None = None) -> Path:
     """The folder below ``root`` that holds the data set ``source``, built on first use.
+
+    A data set whose images can have any size is built for ``size`` pixels on a side, which others ignore.
 
     The data set is built in a scratch folder and appears under its name by one rename. A crash therefore leaves no
     half-built data set (only a hidden ``.preparing-*`` folder), and of several processes that build at once the first
@@ -71,13 +76,14 @@ def prepare(source: str, root: Path) -> Path:
         is made from is not installed or lacks a file.
     """
     builder_class = builder_of(source)
-    folder = root / source / str(builder_class.VERSION)
+    config = builder_class.config_of(size)
+    folder = root.joinpath(source, *([config.name] if config else []), str(builder_class.VERSION))
     if folder.exists():
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch, _quiet():
-            builder = builder_class(data_dir=scratch, file_format="array_record")
+            builder = builder_class(data_dir=scratch, file_format="array_record", config=config)
             builder.download_and_prepare()
             # mkdtemp's scratch folder is private to its owner, but what moves out of it obeys the umask.
             os.rename(builder.data_dir, folder)
@@ -101,6 +107,8 @@ class Prepared:
       image_shape: (H, W, C).
       records: TFDS data source; a record has a uint8 ``image`` [H, W, C] and an integer ``label``.
       files: the record files of the split.
+      captions: keys that lead to the captions in a record (``text_features.place_of``); none where there are none.
+      families: whether a record has the number of its ``family`` (of captions alone).
       encoded: whether ``image`` is instead the content of an image file, to be decoded to ``image_shape``; such a
         record may lack ``label``, which is then 0.
     """
@@ -113,6 +121,8 @@ class Prepared:
     records: Any
     files: tuple[Path, ...]
     encoded: bool = False
+    captions: tuple[str, ...] = ()
+    families: bool = False
 
 
 def open_prepared(folder: Path, split: str) -> Prepared:
@@ -184,6 +194,9 @@ def _open(folder: Path, split: str) -> Prepared:
     if split not in builder.info.splits:
         raise damaged(folder, f"dataset_info.json has no split {split!r}")
     files = record_files(folder, builder.info.splits[split])
+    family: Any = dict(features).get(FAMILY)
+    if family is not None and (family.shape != () or not np.issubdtype(family.np_dtype, np.integer)):
+        raise damaged(folder, f"the family is {family.np_dtype} {family.shape}, not an integer")
     return Prepared(
         name=builder.name,
         version=str(builder.version),
@@ -192,6 +205,8 @@ def _open(folder: Path, split: str) -> Prepared:
         image_shape=tuple(image.shape),
         records=builder.as_data_source(split),
         files=files,
+        captions=place_of(features),
+        families=family is not None,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from kind_jax.data.bad import check_share, read_around
 from kind_jax.data.decode import BadImage, decode, to_float
@@ -45,18 +45,41 @@ class RecordSource:
         return {"image": batch["image"][0], "label": batch["label"][0]}
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        return self.gather_records(indices)[0]
+
+    def gather_records(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[dict[str, np.ndarray], Int64[np.ndarray, " B"]]:
+        """As :meth:`gather`, and the index of the record that stands in each row."""
         fetched = self._fetched(indices)
 
-        def read(index: int) -> tuple[np.ndarray, int]:
-            return self._checked(fetched[index] if index in fetched else self._row(index))
+        def read(index: int) -> tuple[tuple[np.ndarray, int], int]:
+            return self._checked(fetched[index] if index in fetched else self._row(index)), index
 
         rows, bad = read_around(indices, len(self), read)
-        labels = self.renumber[[label for _, label in rows]]
-        return {"image": to_float(np.stack([image for image, _ in rows])), "label": labels, "bad": bad}
+        records = np.asarray([index for _, index in rows], np.int64)
+        images = to_float(np.stack([image for (image, _), _ in rows]))
+        return {"image": images, "label": self.renumber[[label for (_, label), _ in rows]], "bad": bad}, records
+
+    def rows(self, indices: Sequence[int]) -> list[dict[str, Any] | BadImage]:
+        """Records as TFDS gives them, or why one cannot be read."""
+        fetched = self._fetched(indices)
+
+        def row(index: int) -> dict[str, Any] | BadImage:
+            try:
+                return fetched[index] if index in fetched else self._row(index)
+            except BadImage as e:
+                return e
+
+        return [row(index) for index in indices]
+
+    def called(self, index: int) -> str:
+        """The name of a record."""
+        return f"record {self._number(index)} of {str(self.folder)!r}"
 
     def explain(self, index: int) -> str:
         """The name of a record and why it cannot be read."""
-        name = f"record {self._number(index)} of {str(self.folder)!r}"
+        name = self.called(index)
         try:
             self._checked(self._row(index))
         except BadImage as e:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 
 from kind_jax.data.latent_files import Index
 
@@ -29,6 +29,17 @@ class Source(Protocol):
         A source that reads records when they are asked for adds ``bad`` int64 [B]: the index of a record that could not
         be read, in whose place the next one stands that could (``bad.read_around``); -1 for all others.
         """
+        ...
+
+
+@runtime_checkable
+class Replaces(Protocol):
+    """A source that reads records when they are asked for, and others in the place of those that cannot be read."""
+
+    def gather_records(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[dict[str, np.ndarray], Int64[np.ndarray, " B"]]:
+        """What ``gather`` gives, and the index of the record that stands in each row."""
         ...
 
 
@@ -64,7 +75,10 @@ class Dataset:
       flip: whether training batches mirror half of the images.
       latents: what is said about latents where the images are latents; None where they are pixels.
       columns: what records have beside their image and label: arrays with a row for each, in order; a batch gets those
-        of its records. Only of images in memory, where a record is never replaced by the next that can be read.
+        of its records. Where a record that cannot be read is replaced, these are the replacement's. Not of latents.
+      captions: texts about each record, one or more, the first of which is the main one; None where there are none.
+      families: number of the family of each record, where there are families: records so alike that divisions of the
+        data set (``data.validation``, ``data.fraction``) never part them.
       synthetic: records of each class that ``data.mix`` has added behind the real ones; empty where there is none.
     """
 
@@ -80,6 +94,8 @@ class Dataset:
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     all_names: tuple[str, ...] = ()
     synthetic: tuple[int, ...] = ()
+    captions: tuple[tuple[str, ...], ...] | None = None
+    families: Int64[np.ndarray, " N"] | None = None
 
     @property
     def counts(self) -> tuple[int, ...] | None:
