@@ -44,6 +44,7 @@ ABSENT = {
     r"^srun ": "SLURM; the dots stand for any of the other lines",
     r"classes\.make": "WordNet is not here; tests/data/test_classes.py",
     r"plan --config (configs/)?(dit_(?!b2\.py)|vit_[blh]\d)": "minutes and gigabytes; tests/plan/test_pages.py -m slow",
+    r"^make \.venv/\.emoji": "fetches packages; tests/data/test_emoji.py",
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
     r"--agree ": "needs models that are trained; tests/synthesis",

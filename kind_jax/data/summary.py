@@ -22,7 +22,21 @@ def summary(dataset: Dataset, what: str = "training") -> list[str]:
     line = f"data: {len(dataset.source):,} {kind} of {classes}, {height} x {width} x {channels}"
     if len(names) > 1 and known:
         line += f": {_spread(known)}"
-    return [line, *_mixed(dataset), *_left_out(dataset), *_few(known)]
+    return [line, *_captions(dataset), *_mixed(dataset), *_left_out(dataset), *_few(known)]
+
+
+def _captions(dataset: Dataset) -> list[str]:
+    """How many captions there are, how long they are, and in how many families the records."""
+    if dataset.captions is None:
+        return []
+    numbers = [len(texts) for texts in dataset.captions]
+    least, most = min(numbers), max(numbers)
+    longest = max(len(text.encode()) for texts in dataset.captions for text in texts)
+    each = f"{least} for each image" if least == most else f"{least} to {most} for each image"
+    line = f"captions: {sum(numbers):,}, {each}, the longest of {longest:,} bytes"
+    if dataset.families is not None:
+        line += f"; the images are of {len(set(dataset.families.tolist())):,} families"
+    return [line]
 
 
 def _mixed(dataset: Dataset) -> list[str]:

@@ -19,6 +19,7 @@ from kind_jax.data.pipeline import batches
 from kind_jax.data.prepared import _quiet
 from kind_jax.data.records import RecordSource
 from kind_jax.data.sets import MemorySource
+from kind_jax.data.summary import summary
 from kind_jax.errors import UserError
 
 
@@ -51,6 +52,7 @@ def test_each_image_of_a_folder_has_its_captions_and_damaged_ones_take_theirs_al
     assert isinstance(whole.source, MemorySource if memory else FolderSource)
     assert whole.captions == tuple(wanted[name] for name in sorted(wanted))
     assert whole.families is None
+    assert summary(whole)[1] == "captions: 36, 1 to 2 for each image, the longest of 22 bytes"
     assert whole.others == 0
     assert open_dataset(config(root), "test").captions is None  # val/ has no file
     (root / "train" / "bee" / "0.png").write_bytes(b"no image")

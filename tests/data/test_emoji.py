@@ -11,6 +11,7 @@ from kind_jax.config import DataConfig
 from kind_jax.data import dataset as dataset_module
 from kind_jax.data import emoji
 from kind_jax.data.dataset import open_dataset
+from kind_jax.data.summary import summary
 from kind_jax.errors import UserError
 
 TONES = {"": "", "1F3FB": ": light skin tone", "1F3FD": ": medium skin tone", "1F3FF": ": dark skin tone"}
@@ -99,6 +100,7 @@ def test_variants_of_a_glyph_are_one_family(names, family):
 def test_pictures_have_their_names_and_tags(site, tmp_path):
     dataset = opened(tmp_path / "data")
     assert dataset.image_shape == (4, 4, 3)
+    assert re.search(r"^captions: .*; the images are of \d+ families$", summary(dataset)[1])
     assert len(dataset.source) == len(dataset.captions) == len(dataset.families)
     both = [opened(tmp_path / "data", split) for split in ("train", "test")]
     assert len(both[0].source) + len(both[1].source) == 240 + 30  # two flags are one picture
