@@ -230,8 +230,8 @@ def scaled(state: State, reward: Number, *, reward_scale: str | None = "rms", **
     nothing, and arms would be drawn at random. With ``"none"`` a reward is clipped alone, with None not even that.
     What is not finite is 0.
 
-    This is what :func:`update` counts the reward as if it has the same settings. Give it the reward itself, which it
-    remembers for the scale.
+    With the same settings, :func:`update` counts the reward as this. It takes the reward itself, which it remembers for
+    the scale.
 
     Raises:
       UserError: there is no such scale.
