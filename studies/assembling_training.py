@@ -167,7 +167,7 @@ def _behind(net: Any, index: int, x: Any) -> Any:
         token = jnp.broadcast_to(net.class_token[...], (len(x), 1, x.shape[-1]))
         x = jnp.concatenate([token, x], axis=1) + net.position[...]
     stack = list(net.blocks)[index]
-    x = over_depth(stack, x, learngenes_only(), lambda block, x, gate, _: block(x, gate), unroll=0, remat=False)
+    x, _ = over_depth(stack, x, learngenes_only(), lambda block, x, gate, _: block(x, gate), unroll=0, remat=False)
     return net.head(net.norm(x)[:, 0]) if index == net.blocks.length - 1 else x
 
 

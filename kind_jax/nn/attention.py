@@ -1,6 +1,6 @@
-"""Multi-head self-attention over gated projections.
+"""Multi-head attention: over the tokens themselves, through gated projections, or over those of another sequence.
 
-Dimensions: B samples, T tokens, H heads, d features of one head, D = H d.
+Dimensions: B samples, T tokens, S tokens that are attended to, H heads, d features of one head, D = H d.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.linear import Dense, FactoredDense
@@ -19,16 +19,27 @@ Projection = Dense | FactoredDense
 
 
 def dot_product_attention(
-    q: Float[Array, "B T H d"], k: Float[Array, "B T H d"], v: Float[Array, "B T H d"]
+    q: Float[Array, "B T H d"],
+    k: Float[Array, "B S H d"],
+    v: Float[Array, "B S H d"],
+    mask: Bool[Array, "_ _ S"] | None = None,
 ) -> Float[Array, "B T H d"]:
-    """softmax(q kᵀ / √d) v; fused kernels where the platform has them, a hand-written backward pass on CPU."""
+    """softmax(q kᵀ / √d) v; fused kernels where the platform has them, a hand-written backward pass on CPU.
+
+    Args:
+      mask: [B or 1, T or 1, S], which tokens each token sees; at least one. None: all.
+    """
     if jax.default_backend() != "cpu":
         return jax.nn.dot_product_attention(
-            q, k, v, implementation=implementation(jax.devices()[0], q.dtype, q.shape[-1])
-        )
+            q, k, v, mask=None if mask is None else mask[:, None],
+            implementation=implementation(jax.devices()[0], q.dtype, q.shape[-1]),
+        )  # fmt: skip
     B, T, H, d = q.shape
-    merged = (jnp.moveaxis(a, 2, 1).reshape(B * H, T, d) for a in (q, k, v))
-    return jnp.moveaxis(_attend(*merged).reshape(B, H, T, d), 1, 2)
+    merged = (jnp.moveaxis(a, 2, 1).reshape(B * H, a.shape[1], d) for a in (q, k, v))
+    seen = None
+    if mask is not None:
+        seen = jnp.broadcast_to(mask[:, None], (B, H, T, mask.shape[-1])).reshape(B * H, T, mask.shape[-1])
+    return jnp.moveaxis(_attend(*merged, seen).reshape(B, H, T, d), 1, 2)
 
 
 def implementation(device: Any, dtype: jnp.dtype, features: int) -> Literal["cudnn", "xla"]:
@@ -43,12 +54,16 @@ def implementation(device: Any, dtype: jnp.dtype, features: int) -> Literal["cud
 
 
 @jax.custom_vjp
-def _attend(q: Float[Array, "N T d"], k: Float[Array, "N T d"], v: Float[Array, "N T d"]) -> Float[Array, "N T d"]:
-    return _attend_forward(q, k, v)[0]
+def _attend(
+    q: Float[Array, "N T d"], k: Float[Array, "N S d"], v: Float[Array, "N S d"], mask: Bool[Array, "N T S"] | None
+) -> Float[Array, "N T d"]:
+    return _attend_forward(q, k, v, mask)[0]
 
 
-def _attend_forward(q, k, v):
+def _attend_forward(q, k, v, mask):
     scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
     p = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("nqk,nkd->nqd", p, v), (q, k, v, p)
 
@@ -59,7 +74,7 @@ def _attend_backward(residuals, do):
     dv = jnp.einsum("nqk,nqd->nkd", p, do)
     dp = jnp.einsum("nqd,nkd->nqk", do, v)
     ds = p * (dp - jnp.sum(dp * p, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
-    return jnp.einsum("nqk,nkd->nqd", ds, k), jnp.einsum("nqk,nqd->nkd", ds, q), dv
+    return jnp.einsum("nqk,nkd->nqd", ds, k), jnp.einsum("nqk,nqd->nkd", ds, q), dv, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

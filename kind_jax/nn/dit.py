@@ -24,6 +24,10 @@ from kind_jax.nn.linear import Dense, FactoredDense
 from kind_jax.nn.stack import only_rows_in_use, over_depth, stacks
 
 
+States = dict[str, Float[Array, "*L B T F"]]
+"""What blocks let be seen, by name, see :meth:`DiT.seen`."""
+
+
 def layer_norm(x: Float[Array, "B T D"], eps: float = 1e-6) -> Float[Array, "B T D"]:
     """Normalise over features without scale or offset, in float32 (adaLN supplies both)."""
     y = x.astype(jnp.float32)
@@ -56,12 +60,16 @@ class Block(nnx.Module):
         self.attention = SelfAttention(inputs, make("o"), config.heads)
         self.mlp_in, self.mlp_out, self.adaln = make("mlp_in"), make("mlp_out"), make("adaln")
 
-    def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
+    def __call__(
+        self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate
+    ) -> tuple[Float[Array, "B T D"], States]:
+        """The block's output, and the states of :meth:`DiT.seen`."""
         modulation = self.adaln(jax.nn.silu(c), gate)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
-        x = x + self.attention(modulate(layer_norm(x), shift_a, scale_a), gate, gate_a)
-        h = self.mlp_in(modulate(layer_norm(x, self.mlp_norm_eps), shift_m, scale_m), gate)
-        return x + self.mlp_out(gelu(h), gate, gate_m)
+        middle = x + self.attention(modulate(layer_norm(x), shift_a, scale_a), gate, gate_a)
+        h = self.mlp_in(modulate(layer_norm(middle, self.mlp_norm_eps), shift_m, scale_m), gate)
+        x = middle + self.mlp_out(gelu(h), gate, gate_m)
+        return x, {"attention": middle, "mlp": x, "adaln": modulation[:, None]}
 
 
 class FinalLayer(nnx.Module):
@@ -85,16 +93,19 @@ class Blocks(nnx.Module):
             setattr(self, str(i), block)
 
     def __call__(
-        self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate, *, remat: bool
-    ) -> Float[Array, "B T D"]:
+        self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate, *, remat: bool, see: bool
+    ) -> tuple[Float[Array, "B T D"], States | None]:
+        seen = []
         for i in range(self.depth):
             graphdef, layer = partition.split(getattr(self, str(i)))
 
             def body(x: Float[Array, "B T D"], layer: partition.Collections, graphdef: Any = graphdef) -> Any:
-                return partition.join(graphdef, layer)(x, c, gate)
+                x, states = partition.join(graphdef, layer)(x, c, gate)
+                return x, states if see else None
 
-            x = (jax.checkpoint(body) if remat else body)(x, layer)
-        return x
+            x, states = (jax.checkpoint(body) if remat else body)(x, layer)
+            seen.append(states)
+        return x, jax.tree.map(lambda *each: jnp.stack(each), *seen) if see else None
 
 
 class DiT(nnx.Module):
@@ -131,22 +142,43 @@ class DiT(nnx.Module):
         Returns:
           float32, with 2 C channels where the model predicts a variance.
         """
+        return self._evaluate(images, t, labels, gate, see=False)[0]
+
+    def seen(
+        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate
+    ) -> tuple[Float[Array, "B H W out"], States]:
+        """As :meth:`__call__`, and the states [L, B, T, features] of every block: ``attention`` and ``mlp``, its tokens
+        after these branches, of D features; ``adaln``, its modulation, as one token of 6 D features."""
+        found, states = self._evaluate(images, t, labels, gate, see=True)
+        assert states is not None
+        return found, states
+
+    def _evaluate(
+        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate, *, see: bool
+    ) -> tuple[Float[Array, "B H W out"], States | None]:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         position = jnp.asarray(position_embedding(config.size // config.patch, config.width), dtype)
         x = self.patch_embed(patchify(images.astype(dtype), config.patch)) + position[None]
         c = self.time_embed(t, dtype)
         if self.label_embed is not None:
             c = c + self.label_embed(labels, dtype)
-        x = self._run_blocks(x, c, gate)
-        return unpatchify(self.final(x, c), config.patch).astype(jnp.float32)
+        x, states = self._run_blocks(x, c, gate, see)
+        return unpatchify(self.final(x, c), config.patch).astype(jnp.float32), states
 
-    def _run_blocks(self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate) -> Float[Array, "B T D"]:
+    def _run_blocks(
+        self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate, see: bool
+    ) -> tuple[Float[Array, "B T D"], States | None]:
         config, blocks = self.config, self.blocks
         if isinstance(blocks, Blocks):
             graphdef, layers = partition.split(blocks)
             bank, gate = only_rows_in_use(layers["tailors"], gate)
-            return partition.join(graphdef, {**layers, "tailors": bank})(x, c, gate, remat=config.remat)
-        return over_depth(
-            blocks, x, gate, lambda block, x, gate, _: block(x, c, gate), unroll=config.scan_unroll,
-            remat=config.remat,
-        )  # fmt: skip
+            return partition.join(graphdef, {**layers, "tailors": bank})(
+                x, c, gate, remat=config.remat, see=see
+            )
+
+        def call(block: Block, x: Float[Array, "B T D"], gate: Gate, each: None) -> Any:
+            del each
+            x, states = block(x, c, gate)
+            return x, states if see else None
+
+        return over_depth(blocks, x, gate, call, unroll=config.scan_unroll, remat=config.remat)

@@ -76,32 +76,35 @@ def only_rows_in_use(tailors: dict, gate: Gate) -> tuple[dict, Gate]:
 
 def over_depth(
     blocks: nnx.Module, x: Float[Array, "B T D"], gate: Gate,
-    call: Callable[[Any, Array, Gate, Any], Array], *, unroll: int, remat: bool, each: Any = None,
-) -> Float[Array, "B T D"]:  # fmt: skip
-    """``x`` after all blocks.
+    call: Callable[[Any, Array, Gate, Any], tuple[Array, Any]], *, unroll: int, remat: bool, each: Any = None,
+) -> tuple[Float[Array, "B T D"], Any]:  # fmt: skip
+    """``x`` after all blocks, and what each block lets be seen, with the depth in front.
 
     Args:
       blocks: what :func:`stacks` has made.
-      call: a block, its input, the gate over what is left of the bank, and what there is for this block alone.
+      call: of a block, its input, the gate over what is left of the bank, and what there is for this block alone, its
+        output and a tree of arrays to be seen, or None.
       unroll: blocks in one iteration of the scan; 0 is the whole stack.
       remat: whether the backward pass computes each block again instead of keeping its activations.
       each: a tree of arrays with the depth in front, for ``call``.
     """
     if isinstance(blocks, Stacks):
-        begin = 0
+        begin, seen = 0, []
         for part in blocks:
             end = begin + depth_of(part)
             own = jax.tree.map(lambda a, span=slice(begin, end): a[span], each)
-            x, begin = over_depth(part, x, gate, call, unroll=unroll, remat=remat, each=own), end
-        return x
+            x, found = over_depth(part, x, gate, call, unroll=unroll, remat=remat, each=own)
+            seen.append(found)
+            begin = end
+        return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
     graphdef, layers = partition.split(blocks)
     depth = depth_of(blocks)
     bank, gate = only_rows_in_use(layers["tailors"], gate)
     layers["tailors"] = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), bank)
 
-    def body(x: Float[Array, "B T D"], layer: tuple[partition.Collections, Any]) -> tuple[Float[Array, "B T D"], None]:
-        return call(partition.join(graphdef, layer[0]), x, gate, layer[1]), None
+    def body(x: Float[Array, "B T D"], layer: tuple[partition.Collections, Any]) -> tuple[Float[Array, "B T D"], Any]:
+        return call(partition.join(graphdef, layer[0]), x, gate, layer[1])
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)
-    return jax.lax.scan(body, x, (layers, each), unroll=unroll or depth)[0]
+    return jax.lax.scan(body, x, (layers, each), unroll=unroll or depth)

@@ -5,6 +5,8 @@ Dimensions: B samples, H = W image side, C channels, T tokens, D width, L blocks
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -47,17 +49,18 @@ class Block(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "B T D"], gate: Gate, paths: Float[Array, "B 2"] | None = None
-    ) -> Float[Array, "B T D"]:
-        """``paths``: factors on the two branches of each sample."""
+    ) -> tuple[Float[Array, "B T D"], dict[str, Float[Array, "B T D"]]]:
+        """The block's output, and the states of :meth:`ViT.seen`; ``paths``: factors on the branches of each sample."""
         attention, mlp = (None, None) if paths is None else (paths[:, 0, None], paths[:, 1, None])
         width = x.shape[-1]
 
         def scale(factor: Float[Array, "B 1"] | None) -> Float[Array, "B D"] | None:
             return None if factor is None else jnp.broadcast_to(factor, (len(x), width)).astype(x.dtype)
 
-        x = x + self.attention(self.norm_1(x), gate, scale(attention))
-        h = jax.nn.gelu(self.mlp_in(self.norm_2(x), gate), approximate=False)
-        return x + self.mlp_out(h, gate, scale(mlp))
+        middle = x + self.attention(self.norm_1(x), gate, scale(attention))
+        h = jax.nn.gelu(self.mlp_in(self.norm_2(middle), gate), approximate=False)
+        x = middle + self.mlp_out(h, gate, scale(mlp))
+        return x, {"attention": middle, "mlp": x}
 
 
 class ViT(nnx.Module):
@@ -122,12 +125,23 @@ class ViT(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """``x`` after all blocks."""
         del train
-        if self.blocks is None:
-            return x
+        return x if self.blocks is None else self._blocks(x, gate, paths, see=False)[0]
+
+    def seen(
+        self, images: Float[Array, "B H W C"], gate: Gate, *, paths: Float[Array, "L B 2"] | None = None
+    ) -> tuple[Float[Array, "B D"], dict[str, Float[Array, "L B T D"]]]:
+        """As :meth:`features`, and the tokens of every block after its branches ``attention`` and ``mlp``."""
+        x, states = self._blocks(self.enter(images), gate, paths, see=True)
+        return self.leave(x), states
+
+    def _blocks(self, x: Float[Array, "B T D"], gate: Gate, paths: Float[Array, "L B 2"] | None, *, see: bool) -> Any:
+        def call(block: Block, x: Float[Array, "B T D"], gate: Gate, paths: Float[Array, "B 2"] | None) -> Any:
+            x, states = block(x, gate, paths)
+            return x, states if see else None
+
         return over_depth(
-            self.blocks, x, gate, lambda block, x, gate, paths: block(x, gate, paths), each=paths,
-            unroll=self.config.scan_unroll, remat=self.config.remat,
-        )  # fmt: skip
+            self.blocks, x, gate, call, each=paths, unroll=self.config.scan_unroll, remat=self.config.remat
+        )
 
     def leave(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B D"]:
         """The features of what the last block gives."""
