@@ -23,6 +23,7 @@ MODULES = {
     "CNNConfig": "kind_jax.nn.cnn:CNN",
     "ZippedConfig": "kind_jax.nn.zipped:Zipped",
     "EfficientNetConfig": "kind_jax.nn.efficientnet:EfficientNet",
+    "CoCaConfig": "kind_jax.nn.coca:CoCa",
 }
 """The module of each class of settings of a network, imported when it is needed."""
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from kind_jax import model, partition
 from kind_jax.config.networks import Network
 from kind_jax.nn.gate import Gate, learngenes_only, one_group
+from kind_jax.nn.inputs import seen
 from kind_jax.partition import STATS
 
 
@@ -111,21 +112,3 @@ def feature_width(config: Network) -> int:
         return outputs(config, collections, images, gate_of(config, jnp.zeros(1, jnp.int32))).features
 
     return jax.eval_shape(f, model.definition(config)[1], images).shape[1]
-
-
-def seen(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
-    """Images in [-1, 1] as the network sees them: in its resolution, its channels, and normalised as it is used to."""
-    if config.resolution is not None and images.shape[1:3] != (config.resolution,) * 2:
-        shape = (config.resolution, config.resolution, images.shape[-1])
-        images = jax.vmap(lambda image: jax.image.resize(image, shape, "linear", antialias=True))(images)
-    if config.colour:
-        images = jnp.broadcast_to(images, (*images.shape[:3], config.seen_channels))
-    return normalised(config, images)
-
-
-def normalised(config: Network, images: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Images in [-1, 1] as the network is used to have them normalised."""
-    if config.mean is None or config.std is None:
-        return images
-    mean, std = (jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (config.mean, config.std))
-    return ((images + 1) / 2 - mean) / std

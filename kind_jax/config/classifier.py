@@ -1,40 +1,22 @@
-"""What the settings of all networks that classify have in common."""
+"""What the settings of all networks that classify images have in common."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar, Literal
 
-from kind_jax.config.check import STRICT, require
+from kind_jax.config.check import STRICT
+from kind_jax.config.images import ImagesConfig
 from kind_jax.config.roles import Role
-
-_MOST = {"size": 16_384, "channels": 4096, "num_classes": 1_000_000}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """What every network that classifies images [size, size, channels] has.
-
-    Attributes:
-      resolution: pixels on a side to which images are scaled before the network sees them, bilinearly and with
-        antialiasing; None for those that they have.
-      colour: whether images in grey are shown to it in three equal channels, as a network for colour images needs.
-      mean, std: of each channel that it sees, of images in [0, 1]: what a network that others have trained was used
-        to. None: it sees images in [-1, 1] as they are.
-      dtype: the dtype of activations; parameters and statistics are float32.
-    """
+class ClassifierConfig(ImagesConfig):
+    """What every network that classifies images has."""
 
     __pydantic_config__ = STRICT
 
-    size: int = 32
-    channels: int = 3
     num_classes: int = 10
-    resolution: int | None = None
-    colour: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
     stage_count: ClassVar[int] = 0
     roles: ClassVar[dict[Role, str]] = {
@@ -43,21 +25,6 @@ class ClassifierConfig:
         Role.CLASSES: "num_classes",
         Role.PRECISION: "dtype",
     }
-
-    @property
-    def seen(self) -> Literal["size", "resolution"]:
-        """The setting that is the size of the images that the network itself sees."""
-        return "size" if self.resolution is None else "resolution"
-
-    @property
-    def seen_size(self) -> int:
-        """Pixels on a side of the images that the network itself sees."""
-        return self.size if self.resolution is None else self.resolution
-
-    @property
-    def seen_channels(self) -> int:
-        """Channels of the images that the network itself sees."""
-        return 3 if self.colour else self.channels
 
     @property
     def num_groups(self) -> int:
@@ -92,22 +59,3 @@ class ClassifierConfig:
     def least_parameters(self) -> tuple[int, int, int]:
         """What learngenes, params and the tailors of one group hold at least."""
         return 0, 0, 0
-
-    def _check_images(self) -> bool:
-        most = _MOST if self.resolution is None else _MOST | {"resolution": _MOST["size"]}
-        found = {name: getattr(self, name) for name in most}
-        odd = [
-            name
-            for name, value in found.items()
-            if not require(1 <= value <= most[name], f"model.{name}", value, f"1 or more, at most {most[name]}")
-        ]
-        require(not self.colour or self.channels == 1, "model.channels", self.channels, "1 where model.colour is True")
-        require(
-            (self.mean is None) == (self.std is None), "model.std", self.std, "given where model.mean is, and None else"
-        )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None:
-                wanted = f"one finite number for each of {self.seen_channels} channels, those of std positive"
-                fits = len(values) == self.seen_channels and all(map(math.isfinite, values))
-                require(fits and (name == "mean" or min(values) > 0), f"model.{name}", values, wanted)
-        return not odd

@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kind_jax import model, partition
-from kind_jax.classifying import network
 from kind_jax.config.networks import EfficientNetConfig
 from kind_jax.errors import UserError
 from kind_jax.evaluate.extractor import Features, MetricNames
 from kind_jax.files import sha256_file
 from kind_jax.interchange.efficientnet import installed
 from kind_jax.interchange.incoming_classifier import load_efficientnet_lite0
+from kind_jax.nn import inputs
 from kind_jax.nn.efficientnet import FEATURES
 
 SIDE = 224
@@ -87,4 +87,4 @@ def _features(
     settings: EfficientNetConfig, weights: partition.Collections, images: Float[Array, "B H W C"]
 ) -> Float[Array, "B 1280"]:
     net = partition.join(model.definition(settings)[0], weights)
-    return net.features(network.seen(settings, images))
+    return net.features(inputs.seen(settings, images))

@@ -22,6 +22,7 @@ from kind_jax.merging.plan import Plan, Settings
 from kind_jax.merging.program import named_leaves
 from kind_jax.merging.statistics import Statistics, collect
 from kind_jax.merging.table import Table, table_of
+from kind_jax.nn import inputs
 from kind_jax.nn.init import ShapesOnly
 from kind_jax.nn.pieces import piece
 from kind_jax.partition import Collections
@@ -208,7 +209,7 @@ def _function(config: Network) -> Any:
     def function(collections: Collections, images: Any) -> Any:
         net = partition.join(model.definition(config)[0], collections)
         gate = network.gate_of(config, jnp.zeros(len(images), jnp.int32))
-        return net.logits(net.features(network.seen(config, images), gate))
+        return net.logits(net.features(inputs.seen(config, images), gate))
 
     return function
 

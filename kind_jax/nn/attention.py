@@ -5,14 +5,15 @@ Dimensions: B samples, T tokens, S tokens that are attended to, H heads, d featu
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from kind_jax.nn.gate import Gate
+from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
 
 Projection = Dense | FactoredDense
@@ -90,9 +91,28 @@ class SelfAttention(nnx.Module):
         self.o = out
 
     def __call__(
-        self, x: Float[Array, "B T D"], gate: Gate, scale: Float[Array, "B D"] | None = None
+        self,
+        x: Float[Array, "B T D"],
+        gate: Gate,
+        scale: Float[Array, "B D"] | None = None,
+        mask: Bool[Array, "_ _ T"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """``scale``: factors on the outputs of each sample."""
+        """``scale``: factors on the outputs of each sample; ``mask``: see :func:`dot_product_attention`."""
+        q, k, v = self._heads(x, gate)
+        return self.o(dot_product_attention(q, k, v, mask).reshape(x.shape), gate, scale)
+
+    def step(
+        self, x: Float[Array, "B 1 D"], gate: Gate, kept: Kept, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 D"], Kept]:
+        """What the token at ``position`` makes of itself and those before it, whose keys and values are ``kept``."""
+        q, k, v = self._heads(x, gate)
+        kept = Kept(
+            *(jax.lax.dynamic_update_slice_in_dim(a, b, position, 1) for a, b in zip(kept, (k, v), strict=True))
+        )
+        earlier = (jnp.arange(kept.k.shape[1]) <= position)[None, None, :]
+        return self.o(dot_product_attention(q, kept.k, kept.v, earlier).reshape(x.shape), gate), kept
+
+    def _heads(self, x: Float[Array, "B T D"], gate: Gate) -> list[Float[Array, "B T H d"]]:
         B, T, D = x.shape
         if self.qkv is not None:
             q, k, v = jnp.split(self.qkv(x, gate), 3, axis=-1)
@@ -101,5 +121,31 @@ class SelfAttention(nnx.Module):
             assert self.k is not None
             assert self.v is not None
             q, k, v = self.q(x, gate), self.k(x, gate), self.v(x, gate)
-        q, k, v = (a.reshape(B, T, self.heads, D // self.heads) for a in (q, k, v))
-        return self.o(dot_product_attention(q, k, v).reshape(B, T, D), gate, scale)
+        return [a.reshape(B, T, self.heads, D // self.heads) for a in (q, k, v)]
+
+
+class Kept(NamedTuple):
+    """Keys and values of tokens, for others to attend to."""
+
+    k: Float[Array, "*L B S H d"]
+    v: Float[Array, "*L B S H d"]
+
+
+class CrossAttention(nnx.Module):
+    """Attention of D features to tokens of another sequence, of M features."""
+
+    def __init__(self, width: int, memory: int, heads: int, *, init: Initializer, stddev: float) -> None:
+        self.heads = heads
+        self.q = Dense(width, width, init=init, stddev=stddev)
+        self.kv = Dense(memory, 2 * width, init=init, stddev=stddev)
+        self.o = Dense(width, width, init=init, stddev=stddev)
+
+    def keep(self, memory: Float[Array, "B S M"]) -> Kept:
+        """Keys and values of the tokens that are attended to."""
+        B, S, _ = memory.shape
+        return Kept(*(a.reshape(B, S, self.heads, -1) for a in jnp.split(self.kv(memory), 2, axis=-1)))
+
+    def __call__(self, x: Float[Array, "B T D"], kept: Kept) -> Float[Array, "B T D"]:
+        B, T, D = x.shape
+        q = self.q(x).reshape(B, T, self.heads, D // self.heads)
+        return self.o(dot_product_attention(q, *kept).reshape(x.shape))

@@ -23,7 +23,6 @@ from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
 from kind_jax.nn.stack import only_rows_in_use, over_depth, stacks
 
-
 States = dict[str, Float[Array, "*L B T F"]]
 """What blocks let be seen, by name, see :meth:`DiT.seen`."""
 
@@ -172,9 +171,7 @@ class DiT(nnx.Module):
         if isinstance(blocks, Blocks):
             graphdef, layers = partition.split(blocks)
             bank, gate = only_rows_in_use(layers["tailors"], gate)
-            return partition.join(graphdef, {**layers, "tailors": bank})(
-                x, c, gate, remat=config.remat, see=see
-            )
+            return partition.join(graphdef, {**layers, "tailors": bank})(x, c, gate, remat=config.remat, see=see)
 
         def call(block: Block, x: Float[Array, "B T D"], gate: Gate, each: None) -> Any:
             del each

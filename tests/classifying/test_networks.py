@@ -14,6 +14,7 @@ from kind_jax.classifying import network
 from kind_jax.classifying.cost import forward
 from kind_jax.config.networks import resnet, vit
 from kind_jax.errors import UserError
+from kind_jax.nn import inputs
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.norm import BatchNorm, LayerNorm
 from kind_jax.nn.vit import ViT
@@ -145,7 +146,7 @@ def test_a_gate_switches_a_superclass_on():
 
 def test_images_are_normalised_as_the_network_is_used_to():
     config = dataclasses.replace(tiny.VIT, mean=(0.25,), std=(0.5,))
-    chex.assert_trees_all_close(network.normalised(config, jnp.asarray(IMAGES)), ((IMAGES + 1) / 2 - 0.25) / 0.5)
+    chex.assert_trees_all_close(inputs.normalised(config, jnp.asarray(IMAGES)), ((IMAGES + 1) / 2 - 0.25) / 0.5)
 
 
 @pytest.mark.parametrize(

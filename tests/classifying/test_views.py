@@ -12,7 +12,7 @@ import pytest
 
 from classifying import tiny_classifier as tiny
 from kind_jax import model
-from kind_jax.classifying import network, start
+from kind_jax.classifying import start
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.classifying.cost import forward
 from kind_jax.classifying.predict import classify
@@ -20,6 +20,7 @@ from kind_jax.config import DataConfig, from_json, to_json
 from kind_jax.config.networks import ResNetConfig, ViTConfig
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.errors import UserError
+from kind_jax.nn import inputs
 from kind_jax.tasks import task_of
 from kind_jax.train.loop import train
 
@@ -39,16 +40,16 @@ def bundle(config):
 def test_what_a_network_sees():
     config = dataclasses.replace(RGB, **SHOWN)
     assert (config.seen_size, config.seen_channels) == (16, 3)
-    found = network.seen(config, jnp.asarray(IMAGES))
+    found = inputs.seen(config, jnp.asarray(IMAGES))
     larger = (jax.image.resize(IMAGES, (4, 16, 16, 1), "bilinear") + 1) / 2
     for channel, (mean, std) in enumerate(zip(RGB.mean, RGB.std, strict=True)):
         chex.assert_trees_all_close(found[..., channel], (larger[..., 0] - mean) / std, atol=1e-5)
     small = dataclasses.replace(tiny.VIT, resolution=2, patch=2)
-    counts = jax.grad(lambda images: jnp.sum(network.seen(small, images)))(jnp.asarray(IMAGES))
+    counts = jax.grad(lambda images: jnp.sum(inputs.seen(small, images)))(jnp.asarray(IMAGES))
     assert float(jnp.min(counts)) > 0  # with antialiasing: every pixel counts
     assert float(jnp.sum(counts)) == pytest.approx(4 * 2 * 2, rel=1e-5)
     images = jnp.asarray(IMAGES)
-    assert network.seen(tiny.VIT, images) is images
+    assert inputs.seen(tiny.VIT, images) is images
 
 
 @pytest.mark.parametrize("config", [tiny.VIT, tiny.RESNET, tiny.CNN], ids=["vit", "resnet", "cnn"])
