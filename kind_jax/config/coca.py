@@ -68,7 +68,7 @@ class CoCaConfig(ImagesConfig):
       cross: what a layer of the multimodal decoder is: self-attention, cross-attention and one MLP (``paper``, by its
         parameter counts); or an MLP behind each of the two (``open_clip``).
       cls_mask: which tokens a token of a text sees: the earlier ones that are no padding (``valid``); or, as in
-        open_clip's released weights, the same shifted by one token (``shifted``), a mistake that they were trained with.
+        open_clip's released weights, the same shifted by one token (``shifted``), a mistake they were trained with.
       class_token: whether the encoder has a class token in front of the patches.
       patch_bias: whether the embedding of patches has a bias.
       norm_input: whether the tokens are normalised before the first layer of the encoder.

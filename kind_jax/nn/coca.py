@@ -1,7 +1,7 @@
 """CoCa, the contrastive captioner (Yu et al. 2022): three towers, two poolers, two losses' worth of outputs.
 
-Dimensions: B samples, H = W image side, C channels, P tokens of an image in the encoder, Q after the pooler, T tokens of
-a text, D width of the text towers, E features of an embedding, V vocabulary, L layers.
+Dimensions: B samples, H = W image side, C channels, P tokens of an image in the encoder, Q behind the pooler, T tokens
+of a text (T1 with CLS), D width of the text towers, E features of an embedding, V vocabulary, L layers.
 """
 
 from __future__ import annotations

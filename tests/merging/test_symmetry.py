@@ -15,8 +15,8 @@ from kind_jax.errors import UserError
 from kind_jax.merging import Model, Settings, apply, rotation, statistics, table_of, zip_models, zip_weights
 from kind_jax.merging.maps import Maps
 from kind_jax.merging.program import named_leaves
-from kind_jax.nn import inputs
 from kind_jax.nn.gate import one_group
+from kind_jax.nn.inputs import seen
 
 IMAGES = {"size": 8, "channels": 1, "num_classes": 5}
 SMALL = {**IMAGES, "patch": 2, "width": 16, "depth": 2, "heads": 2}
@@ -71,7 +71,7 @@ def function(config):
         if isinstance(config, ModelConfig):
             return net(images, *rest, one_group(jnp.zeros(len(images), jnp.int32)))
         gate = network.gate_of(config, jnp.zeros(len(images), jnp.int32))
-        return net.logits(net.features(inputs.seen(config, images), gate))
+        return net.logits(net.features(seen(config, images), gate))
 
     return run
 
