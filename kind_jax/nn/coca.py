@@ -170,9 +170,12 @@ class Words(Tower):
         return self.norm(x[:, -1]), x[:, :-1], states
 
     def mask(self, tokens: Int[Array, "B T"]) -> Bool[Array, "B T1 T1"]:
-        """Earlier tokens that are no padding, and oneself among them; CLS, the last one, sees the whole text."""
+        """Earlier tokens that are no padding, and oneself among them; CLS, the last one, sees the whole text.
+
+        The first token is seen even where it is padding: of an empty text, attention to nothing would be NaN.
+        """
         real, always = tokens != 0, jnp.ones((len(tokens), 1), bool)
-        valid = jnp.concatenate([always, real] if self.shifted else [real, always], axis=1)
+        valid = jnp.concatenate([always, real] if self.shifted else [always, real[:, 1:], always], axis=1)
         return jnp.tril(jnp.ones((valid.shape[1],) * 2, bool))[None] & valid[:, None, :]
 
     def one(self, token: Int[Array, " B"], position: Int[Array, ""], dtype: jnp.dtype) -> Float[Array, "B 1 D"]:
