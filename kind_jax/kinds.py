@@ -45,6 +45,13 @@ _CLASSIFIERS = {
     "transfer": "kind_jax.classifying.commands.transfer",
 }
 
+_NEED_CLASSES = ("sample", "synthesize", "compose", "transfer", "grow", "shrink")
+
+_CAPTIONS = dict.fromkeys(_NEED_CLASSES, "kind_jax.captioning.commands.other") | {
+    "evaluate": "kind_jax.captioning.commands.evaluate",
+    "report": "kind_jax.captioning.commands.report",
+}
+
 KINDS = {
     DEFAULT: Kind(
         config="kind_jax.config.run:Config",
@@ -69,6 +76,26 @@ KINDS = {
         task="kind_jax.distillation.generator_task:GeneratorTask",
         product="kind_jax.distillation.generator_config:composed_run",
     ),
+    "captioning": Kind(
+        config="kind_jax.captioning.config:CaptionRun",
+        task="kind_jax.captioning.task:CaptionTask",
+        start="kind_jax.captioning.start",
+        verbs=_CAPTIONS,
+    ),
+    **{
+        f"{whole}-optima": Kind(
+            config=f"kind_jax.distillation.optima_config:{config}",
+            task="kind_jax.distillation.optima:OptimaTask",
+            start="kind_jax.distillation.optima_start",
+            product="kind_jax.distillation.optima_config:student_run",
+            verbs=verbs | {"report": "kind_jax.distillation.commands.optima_report"},
+        )
+        for whole, config, verbs in (
+            ("classification", "ClassifierOptimaRun", _CLASSIFIERS),
+            (DEFAULT, "DiffusionOptimaRun", {}),
+            ("captioning", "CaptionOptimaRun", _CAPTIONS),
+        )
+    },
     **{
         f"{whole}-module": Kind(
             config=f"kind_jax.assembling.config:{config}",

@@ -43,13 +43,17 @@ def check_hard(labels: Array, what: str) -> None:
 
 
 def kd(
-    student_logits: Float[Array, "B K"], teacher_logits: Float[Array, ...], temperature: float = 4.0
+    student_logits: Float[Array, "B K"],
+    teacher_logits: Float[Array, ...],
+    temperature: float = 4.0,
+    mask: Array | None = None,
 ) -> Float[Array, ""]:
     """T² KL(softmax(teacher / T) || softmax(student / T)), averaged over samples (Hinton et al. 2015), in float32.
 
     It is 0 where the logits differ by one number a sample, and for great temperatures half the squared difference of
     centred logits, divided by the number of classes. Where a logit of both is -inf, the class counts for nothing;
-    where the student's alone is, the loss is infinite.
+    where the student's alone is, the loss is infinite. With a mask [B], the mean is over the samples for which it is
+    not 0, and 0 where it is for all.
 
     Raises:
       UserError: the temperature is not positive and finite.
@@ -74,8 +78,11 @@ def kd(
     rest = y * y * (1 / 2 - y * (1 / 6 - y * (1 / 24 - y * (1 / 120 - y / 720))))  # exp(-y) - 1 + y
     near = jnp.log1p(jnp.sum(p * rest, axis=-1))
     far = jax.nn.logsumexp(jnp.where(possible, log_p - jnp.where(small, 0.0, x), lost), axis=-1)
-    found = jnp.where(small[:, 0], near, far)
-    return temperature**2 * jnp.mean(jnp.where(jnp.any(excluded, axis=-1), jnp.inf, found))
+    found = jnp.where(jnp.any(excluded, axis=-1), jnp.inf, jnp.where(small[:, 0], near, far))
+    if mask is None:
+        return temperature**2 * jnp.mean(found)
+    kept = mask != 0
+    return temperature**2 * jnp.sum(jnp.where(kept, found, 0.0)) / jnp.maximum(jnp.sum(kept), 1)
 
 
 def normalised(x: Float[Array, "B D"]) -> Float[Array, "B D"]:

@@ -67,6 +67,18 @@ def apply(
     return partition.join(definition(config)[0], collections)(images, t, labels, gate)
 
 
+def seen(
+    config: ModelConfig,
+    collections: partition.Collections,
+    images: Float[Array, "B H W C"],
+    t: Float[Array, " B"],
+    labels: Int[Array, " B"],
+    gate: Gate,
+) -> tuple[Float[Array, "B H W out"], dict[str, Float[Array, "L B T F"]]]:
+    """As :func:`apply`, with the states of the blocks; see :meth:`kind_jax.nn.dit.DiT.seen`."""
+    return partition.join(definition(config)[0], collections).seen(images, t, labels, gate)
+
+
 def class_gate(config: Any, groups: tuple[int, ...] | None = None) -> ClassGate:
     """The gate of each class over a bank that holds ``groups`` in that order; None is all of them."""
     held = tuple(range(config.num_groups)) if groups is None else groups

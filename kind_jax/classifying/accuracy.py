@@ -99,7 +99,7 @@ def measure(
         found = dataset.source.gather(np.minimum(wanted, total - 1))
         return {"image": found["image"], "label": found["label"], "counts": wanted < total}
 
-    for start, parts in _ahead(read, range(0, total, batch)):
+    for start, parts in ahead(read, range(0, total, batch)):
         sums = _add(config, sums, weights, jax.make_array_from_process_local_data(placement, parts))
         progress(min(start + batch, total))
     sums = jax.device_get(sums)
@@ -109,7 +109,7 @@ def measure(
     )  # fmt: skip
 
 
-def _ahead(read: Callable[[int], Any], starts: Iterable[int]) -> Iterator[tuple[int, Any]]:
+def ahead(read: Callable[[int], Any], starts: Iterable[int]) -> Iterator[tuple[int, Any]]:
     """What ``read`` gives for each start, in order; a few are read while the device works."""
     count = min(os.cpu_count() or 1, 8)
     waiting: collections.deque[tuple[int, Future[Any]]] = collections.deque()

@@ -34,11 +34,13 @@ class Outputs(NamedTuple):
       features: what its head sees, float32.
       logits: float32.
       stats: the collection ``stats`` afterwards; None for a network without.
+      states: what its blocks let be seen, where that was asked for, see :meth:`kind_jax.nn.vit.ViT.seen`.
     """
 
     features: Float[Array, "B D"]
     logits: Float[Array, "B K"]
     stats: Any = None
+    states: Any = None
 
 
 def outputs(
@@ -50,6 +52,7 @@ def outputs(
     superclass: Int[Array, " B"] | None = None,
     train: bool = False,
     paths: Float[Array, "L B 2"] | None = None,
+    see: bool = False,
 ) -> Outputs:
     """Features and logits of images, and the statistics that they leave.
 
@@ -57,11 +60,16 @@ def outputs(
       images: in [-1, 1].
       superclass: given, classes of other groups have the logit -inf: a gated classifier chooses within a superclass.
       train, paths: see the networks.
+      see: whether to give the states of a vision transformer's blocks, too.
     """
     net = partition.join(model.definition(config)[0], collections)
-    features = net.features(seen(config, images), gate, train=train, paths=paths)
+    states = None
+    if see:
+        features, states = net.seen(seen(config, images), gate, paths=paths)
+    else:
+        features = net.features(seen(config, images), gate, train=train, paths=paths)
     found = _inside(config, net.logits(features), superclass)
-    return Outputs(features.astype(jnp.float32), found, partition.split(net)[1].get(STATS))
+    return Outputs(features.astype(jnp.float32), found, partition.split(net)[1].get(STATS), states)
 
 
 def of_features(

@@ -139,15 +139,17 @@ class ClassifyTask:
         del fixed
         return self.outputs(collections, drawn)[1]
 
-    def outputs(self, collections: partition.Collections, drawn: Drawn) -> tuple[network.Outputs, Loss]:
-        """What the network makes of a training batch, and the loss of that."""
+    def outputs(
+        self, collections: partition.Collections, drawn: Drawn, *, see: bool = False
+    ) -> tuple[network.Outputs, Loss]:
+        """What the network makes of a training batch, with the states of its blocks or without, and the loss of that."""
         settings, told = self.config.model, drawn.superclass if self.config.model.gated else None
         if drawn.features is not None:
             found = network.of_features(settings, collections, drawn.features, told)
         else:
             found = network.outputs(
                 settings, collections, drawn.images, drawn.gate, train=not self.probes, superclass=told,
-                paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None,
+                paths=jnp.moveaxis(drawn.paths, 0, 1) if drawn.paths.size else None, see=see,
             )  # fmt: skip
         targets = drawn.targets
         if settings.gated:  # what smoothing has spread over other superclasses is spread over the sample's own

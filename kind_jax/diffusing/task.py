@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,12 +132,21 @@ class DiffusionTask:
 
     def predict(self, collections: partition.Collections, drawn: Drawn) -> Float[Array, "B H W out"]:
         """What the model makes of the noisy images."""
+        return self._evaluate(model.apply, collections, drawn)
+
+    def seen(
+        self, collections: partition.Collections, drawn: Drawn
+    ) -> tuple[Float[Array, "B H W out"], dict[str, Float[Array, "L B T F"]]]:
+        """As :meth:`predict`, and the states of the blocks, see :meth:`kind_jax.nn.dit.DiT.seen`."""
+        return self._evaluate(model.seen, collections, drawn)
+
+    def _evaluate(self, evaluate: Callable[..., Any], collections: partition.Collections, drawn: Drawn) -> Any:
         config = self.config
         process = make_process(config.diffusion, config.model.learn_sigma)
         labels = jnp.where(drawn.no_embedding, config.model.num_classes, drawn.labels)
         noisy = process.corrupt(drawn.clean, drawn.noise, drawn.t)
         weights = adapters.merge(config.transfer, collections)
-        return model.apply(config.model, weights, noisy, process.model_time(drawn.t), labels, drawn.gate)
+        return evaluate(config.model, weights, noisy, process.model_time(drawn.t), labels, drawn.gate)
 
     def losses(self, output: Float[Array, "B H W out"], drawn: Drawn) -> Metrics:
         """``loss`` and its parts, averaged over the batch, of what the model predicts."""

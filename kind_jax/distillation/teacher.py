@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,8 +13,7 @@ from kind_jax.classes import mismatch
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config.networks import Network
 from kind_jax.deploy.bundle import Bundle, open_bundle
-from kind_jax.distillation.config import DistilConfig, DistilRun
-from kind_jax.distillation.generator_config import GeneratorConfig
+from kind_jax.distillation.config import DistilRun
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections, fingerprint
 from kind_jax.transfer.whole import settings_of
@@ -89,10 +88,10 @@ def network(config: DistilRun) -> Network:
     return settings_of(_place(config), ClassifyRun, "distil.teacher").model
 
 
-def another(settings: DistilConfig | GeneratorConfig, found: str) -> UserError:
-    """The refusal of a teacher with the SHA-256 ``found``."""
+def another(settings: Any, found: str, name: str = "distil.teacher") -> UserError:
+    """The refusal of a teacher with the SHA-256 ``found``, which the setting ``name`` names."""
     return UserError(
-        f"distil.teacher is {settings.teacher!r}, whose weights have the SHA-256 {found[:12]}…, but this run began "
+        f"{name} is {settings.teacher!r}, whose weights have the SHA-256 {found[:12]}…, but this run began "
         f"with a teacher with {str(settings.source)[:12]}…: a student has one teacher alone."
     )
 

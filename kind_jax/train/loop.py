@@ -23,6 +23,7 @@ from kind_jax.train.lock import check_present
 from kind_jax.train.profile import Profile
 from kind_jax.train.reporter import Reporter
 from kind_jax.train.resume import Resume
+from kind_jax.train.rounds import Rounds
 from kind_jax.train.signals import stop_requests
 from kind_jax.train.step import make_step
 from kind_jax.train.task import Batch
@@ -89,12 +90,14 @@ def train(
 
         def save() -> None:
             reporter.report()  # before the checkpoint is there: a resumed run does not log its steps again
+            reporter.turned(rounds.figures())
             with reporter.waiting("checkpoint_stall"):
                 check_numbers(metrics)
                 keeper.save(state, done)
 
         keeper = Keeper(directory, opened)
         reporter = Reporter(task, directory, looked.dataset, start, begin=begin, check=check_numbers)
+        rounds = Rounds(task, looked.dataset, mesh)
         profile, flight = Profile(directory / "profile", settings.profile), Flight()
         metrics, interrupted = {}, False
         with reporter.open(opened.notes):
@@ -104,6 +107,7 @@ def train(
             if start < end:
                 reporter.log("compiling the training step ...")
             with keeper, closing(reporter), closing(profile), one_fate():
+                state = rounds.begun(state, done, fixed)
                 while done < end and not interrupted:
                     with reporter.waiting("input_wait"):
                         batch = batch_of()
@@ -112,6 +116,8 @@ def train(
                     done += 1
                     reporter.stepped(done, metrics, flight.add(metrics))
                     profile.after(done, metrics)
+                    reporter.turned(rounds.figures())
+                    state = rounds.turned(state, done, fixed)
                     keeper.look()
                     if done % settings.log_every == 0 or done == end:
                         reporter.note(done, metrics)

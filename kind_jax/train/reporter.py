@@ -85,6 +85,12 @@ class Reporter:
             check_present(self._directory)
             self._writer.write(done, figures)
 
+    def turned(self, figures: tuple[int, Mapping[str, float]] | None) -> None:
+        """Write the figures of a turn, and the step behind which it came."""
+        if figures is not None and self._writer is not None:
+            check_present(self._directory)
+            self._writer.write(*figures)
+
     def stepped(self, done: int, metrics: Metrics, before: Metrics | None) -> None:
         """A step was dispatched, and the one before it has ended with the metrics ``before``."""
         if before is None:

@@ -79,6 +79,33 @@ def check_whole(task: Task) -> None:
 
 
 @runtime_checkable
+class Control(Protocol):
+    """What is done to a run between some of its steps: like a bandit that judges a round of steps, and chooses what the
+    next one trains.
+
+    Its state is in collections that move without gradients, so that checkpoints hold it and a run resumes exactly. It
+    is frozen and hashable, as a task is.
+    """
+
+    @property
+    def every(self) -> int:
+        """How many steps a round has; a turn comes before the first and after each."""
+        ...
+
+    def probe(self, dataset: Dataset) -> Mapping[str, np.ndarray]:
+        """The batch that every turn sees, the same on every host; ``dataset`` is what the run trains on.
+
+        Raises:
+          UserError: the data set has too few records.
+        """
+        ...
+
+    def turn(self, collections: Collections, probe: Batch, fixed: Collections) -> tuple[Mapping[str, Any], Metrics]:
+        """What has moved, and figures of the round that has ended; one that is NaN says nothing. It is traced once."""
+        ...
+
+
+@runtime_checkable
 class Task(Protocol):
     """Frozen and hashable: jit takes it as a static argument."""
 
@@ -175,4 +202,14 @@ class Task(Protocol):
         Every host calls it, with a :class:`kind_jax.train.state.TrainState` and what :meth:`fixed` gave, both placed on
         the mesh; the first alone writes.
         """
+        ...
+
+
+@runtime_checkable
+class Controlled(Task, Protocol):
+    """A task whose runs have rounds."""
+
+    @property
+    def control(self) -> Control | None:
+        """None where these settings need none."""
         ...

@@ -1,0 +1,1 @@
+"""Verbs of the command line that are others for models of images and captions."""

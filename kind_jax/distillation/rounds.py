@@ -1,0 +1,131 @@
+"""OPTIMA's rounds: what the module that was distilled has brought is its reward, and a bandit chooses the next one.
+
+K: modules. Values of a probe: the student's own loss, the difference of predictions, and the loss of each module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from kind_jax.data.dataset import open_dataset
+from kind_jax.data.sets import Dataset
+from kind_jax.distillation import bandit
+from kind_jax.distillation.optima_config import FIXED, OptimaConfig
+from kind_jax.errors import UserError
+from kind_jax.partition import MEMORY, Collections
+from kind_jax.train.task import Batch, Metrics
+
+STATE = "rounds"
+_KEY = 0x6F70  # of what rounds draw, beside what steps draw from the same seed
+
+
+def fresh(arms: int, settings: OptimaConfig) -> dict[str, Any]:
+    """The state before the first round, as a nested dictionary: the bandit's, how many rounds have begun, the module
+    of the round, and the values of the probe at its beginning."""
+    state = bandit.init(arms, window=settings.window)
+    return {
+        "bandit": {name: np.asarray(value) for name, value in state._asdict().items()},
+        "count": np.zeros((), np.int32),
+        "arm": np.zeros((), np.int32),
+        "values": np.zeros(2 + arms, np.float32),
+    }
+
+
+def chosen(settings: OptimaConfig, names: tuple[str, ...], state: Mapping[str, Any] | None) -> Float[Array, " K"]:
+    """How much each module's loss counts in this round: 1 for that which was chosen, or all of them."""
+    if settings.policy == "all":
+        return jnp.ones(len(names))
+    if settings.policy.startswith(FIXED):
+        return jnp.asarray(np.asarray(names) == settings.policy.removeprefix(FIXED), jnp.float32)
+    assert state is not None
+    return jax.nn.one_hot(state["arm"], len(names))
+
+
+def weighted(settings: OptimaConfig, values: Float[Array, " V"]) -> Float[Array, ""]:
+    """What plain layerwise distillation would minimise, of the values of a probe."""
+    return settings.label * values[0] + settings.prediction * values[1] + settings.layer * jnp.sum(values[2:])
+
+
+def reward(
+    settings: OptimaConfig, before: Float[Array, " V"], after: Float[Array, " V"], arm: Int[Array, ""]
+) -> Float[Array, ""]:
+    """By how much a round has brought a loss down."""
+
+    def decrement(a: Float[Array, "*K"], b: Float[Array, "*K"]) -> Float[Array, "*K"]:
+        return bandit.reward(a, b, settings.reward)
+
+    if settings.reward_loss == "task":
+        return decrement(before[0], after[0])
+    if settings.reward_loss == "modules":
+        return jnp.mean(decrement(before[2:], after[2:]))
+    if settings.reward_loss == "self":
+        return decrement(before[2 + arm], after[2 + arm])
+    return decrement(weighted(settings, before), weighted(settings, after))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """See :class:`kind_jax.train.task.Control`.
+
+    Attributes:
+      task: an :class:`kind_jax.distillation.optima.OptimaTask`.
+    """
+
+    task: Any
+
+    @property
+    def every(self) -> int:
+        return self.task.config.optima.round
+
+    def probe(self, dataset: Dataset) -> dict[str, np.ndarray]:
+        """Held-out records where the run holds some out, else training records; drawn from the run's seed."""
+        config = self.task.config
+        if config.data.validation:
+            dataset = open_dataset(config.data, "validation")
+        size = config.optima.probe or config.train.batch
+        if size > len(dataset.source):
+            raise UserError(
+                f"optima.probe is {size}, but it must be at most {len(dataset.source)}, the images that there are."
+            )
+        rows = np.sort(np.random.RandomState([config.train.seed, _KEY]).permutation(len(dataset.source))[:size])
+        records = dataset.source.gather(rows)
+        found = {name: np.asarray(records[name]) for name in ("image", "label")}
+        return found | {name: values[rows] for name, values in self.task.student.columns(dataset, {}).items()}
+
+    def turn(self, collections: Collections, probe: Batch, fixed: Collections) -> tuple[Mapping[str, Any], Metrics]:
+        """Reward the module of the round that has ended, and choose the next one."""
+        config, names = self.task.config, self.task.names
+        settings, seed = config.optima, jax.random.key(config.train.seed)
+        key = jax.random.fold_in(seed, _KEY)
+        values = self.task.values(collections, self.task.draw(probe, key), fixed)
+        state = collections[MEMORY][STATE]
+        count, arm = state["count"], state["arm"]
+        now = bandit.State(**state["bandit"])
+        gain = reward(settings, state["values"], values, arm)
+        first = count == 0
+        rewarded = bandit.rewarded(now, arm, gain, scale=settings.reward_scale, gamma=settings.gamma)
+        now = jax.tree.map(lambda old, new: jnp.where(first, old, new), now, rewarded)
+        how = _prior(settings)
+        following = (
+            bandit.choose(settings.policy, now, jax.random.fold_in(key, count), count, warmup=settings.warmup, **how)
+            if not settings.policy.startswith(FIXED)
+            else jnp.asarray(names.index(settings.policy.removeprefix(FIXED)))
+        )
+        mean, deviation = bandit.posterior(now, variant=_variant(settings), **how)
+        figures = {
+            "arm": following, "reward": jnp.where(first, jnp.nan, gain), "rewarded": jnp.where(first, jnp.nan, arm),
+            "probe": weighted(settings, values), "probe_task": values[0], "probe_prediction": values[1],
+        }  # fmt: skip
+        for i, name in enumerate(names):
+            figures |= {f"probe_{name}": values[2 + i], f"mean_{name}": mean[i], f"deviation_{name}": deviation[i]}
+        moved = {
+            "bandit": now._asdict(), "count": count + 1, "arm": following.astype(jnp.int32), "values": values,
+        }  # fmt: skip
+        return {MEMORY: {**collections[MEMORY], STATE: moved}}, figures
