@@ -49,7 +49,7 @@ class CaptionRun(RunConfig):
       augment: what is done to images; they are not mixed.
       contrastive, captioning: weights of the two losses, 1 and 2 in the paper.
       contrastive_form: whether the loss of finding the text of an image and that of finding the image of a text are
-        added (``sum``, the paper's form) or averaged (``mean``, as open_clip does, where the weight 1 thus counts half).
+        added (``sum``, the paper's form) or averaged (``mean``, as in open_clip, where a weight of 1 is half as much).
       captioning_form: whether the captioning loss is averaged over all tokens of a batch (``tokens``), or summed over
         those of a text and averaged over texts (``texts``), which the paper leaves open.
       holdout: the split that is looked at every ``train.sample_every`` steps.

@@ -142,7 +142,7 @@ class ClassifyTask:
     def outputs(
         self, collections: partition.Collections, drawn: Drawn, *, see: bool = False
     ) -> tuple[network.Outputs, Loss]:
-        """What the network makes of a training batch, with the states of its blocks or without, and the loss of that."""
+        """What the network makes of a training batch, perhaps with the states of its blocks, and the loss of that."""
         settings, told = self.config.model, drawn.superclass if self.config.model.gated else None
         if drawn.features is not None:
             found = network.of_features(settings, collections, drawn.features, told)

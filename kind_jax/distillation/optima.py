@@ -246,8 +246,8 @@ def _arms(config: Any) -> tuple[arms.Arm, ...]:
     for arm in found:
         if config.optima.projection == "identity" and arm.widths[0] != arm.widths[1]:
             raise UserError(
-                f"optima.projection is 'identity', but the states of {arm.name!r} have {arm.widths[0]} features and the "
-                f"teacher's {arm.widths[1]}: a 'linear' one makes them comparable."
+                f"optima.projection is 'identity', but the states of {arm.name!r} have {arm.widths[0]} features, and "
+                f"the teacher's {arm.widths[1]}: a 'linear' one makes them comparable."
             )
     return found
 

@@ -82,16 +82,18 @@ class OptimaConfig:
         ``modules``, the mean over the modules' losses, each by itself; ``self``, the chosen module's.
       reward_scale: whether rewards are divided by the root mean square of the last 20 (``rms``), without which the
         noise of sampling drowns them, or not (``none``).
+      clip: greatest size of a reward once it is scaled.
       gamma: share of its weight that a reward keeps each round.
       kappa, mean, sigma: of the prior, how many rewards it counts for and their mean, and the standard deviation of a
         reward (``thompson``).
       tau: greatest standard deviation (``dsts``).
       window: rewards that count (``window``).
-      scope: whether a module's loss trains all that leads to its states (``all``), or its own leaves alone (``module``).
+      scope: whether a module's loss trains all that leads to its states (``all``), or its own leaves alone
+        (``module``).
       projection: what the student's states go through before they are compared: a ``linear`` map for each layer; or
         nothing (``identity``), where they are as wide as the teacher's.
-      init: how the student begins: ``random``, or from the ``teacher``'s layers in the places that they are compared in,
-        where widths agree.
+      init: how the student begins: ``random``, or from the ``teacher``'s layers in the places in which they are
+        compared, where widths agree.
       source, network: SHA-256 of the teacher's weights and its settings; written by the run itself.
     """
 
@@ -110,6 +112,7 @@ class OptimaConfig:
     reward: Literal["relative", "absolute"] = "relative"
     reward_loss: Literal["full", "task", "modules", "self"] = "full"
     reward_scale: Literal["rms", "none"] = "rms"
+    clip: float = 3.0
     gamma: float = 0.98
     kappa: float = 1.0
     mean: float = 0.0
@@ -124,7 +127,7 @@ class OptimaConfig:
 
     roles: ClassVar[dict[Role, str]] = {
         Role.TRAINING: "label prediction layer temperature arms policy round warmup probe reward reward_loss "
-        "reward_scale gamma kappa mean sigma tau window scope projection source network",
+        "reward_scale clip gamma kappa mean sigma tau window scope projection source network",
         Role.START: "init",
         Role.PLACE: "teacher",
     }
@@ -136,7 +139,7 @@ class OptimaConfig:
         require(
             self.label + self.prediction + self.layer > 0, "optima.label", self.label, "positive where others are 0"
         )
-        for name in ("temperature", "kappa", "sigma", "tau"):
+        for name in ("temperature", "clip", "kappa", "sigma", "tau"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"optima.{name}", value, "positive and finite")
         require(math.isfinite(self.mean), "optima.mean", self.mean, "finite")

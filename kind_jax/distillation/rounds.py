@@ -23,6 +23,11 @@ from kind_jax.partition import MEMORY, Collections
 from kind_jax.train.task import Batch, Metrics
 
 STATE = "rounds"
+POLICIES: dict[str, bandit.Policy] = {
+    "thompson": "gaussian", "dsts": "dsts", "greedy": "greedy", "window": "window", "uniform": "uniform",
+    "random": "random", "fixed": "fixed",
+}  # fmt: skip
+"""What a run's policies are called by :mod:`kind_jax.distillation.bandit`."""
 _KEY = 0x6F70  # of what rounds draw, beside what steps draw from the same seed
 
 
@@ -102,30 +107,30 @@ class Rounds:
     def turn(self, collections: Collections, probe: Batch, fixed: Collections) -> tuple[Mapping[str, Any], Metrics]:
         """Reward the module of the round that has ended, and choose the next one."""
         config, names = self.task.config, self.task.names
-        settings, seed = config.optima, jax.random.key(config.train.seed)
-        key = jax.random.fold_in(seed, _KEY)
+        settings, state = config.optima, collections[MEMORY][STATE]
+        key = jax.random.fold_in(jax.random.key(config.train.seed), _KEY)
         values = self.task.values(collections, self.task.draw(probe, key), fixed)
-        state = collections[MEMORY][STATE]
-        count, arm = state["count"], state["arm"]
-        now = bandit.State(**state["bandit"])
-        gain = reward(settings, state["values"], values, arm)
-        first = count == 0
-        rewarded = bandit.rewarded(now, arm, gain, scale=settings.reward_scale, gamma=settings.gamma)
-        now = jax.tree.map(lambda old, new: jnp.where(first, old, new), now, rewarded)
-        how = _prior(settings)
-        following = (
-            bandit.choose(settings.policy, now, jax.random.fold_in(key, count), count, warmup=settings.warmup, **how)
-            if not settings.policy.startswith(FIXED)
-            else jnp.asarray(names.index(settings.policy.removeprefix(FIXED)))
+        known, count, arm = bandit.State(**state["bandit"]), state["count"], state["arm"]
+        first, gain = count == 0, reward(settings, state["values"], values, arm)
+        scale = settings.reward_scale
+        rewarded = bandit.update(known, arm, gain, gamma=settings.gamma, reward_scale=scale, clip=settings.clip)
+        known = jax.tree.map(lambda old, new: jnp.where(first, old, new), known, rewarded)
+        policy, prior = POLICIES[settings.policy.partition(":")[0]], _prior(settings)
+        which = names.index(settings.policy.removeprefix(FIXED)) if policy == "fixed" else 0
+        following = bandit.choose(
+            policy, known, jax.random.fold_in(key, count), count, warmup=settings.warmup, fixed=which, **prior
         )
-        mean, deviation = bandit.posterior(now, variant=_variant(settings), **how)
+        variant = policy if policy in ("dsts", "window") else "gaussian"
+        mean, deviation = bandit.posterior(known, variant=variant, **prior)
         figures = {
-            "arm": following, "reward": jnp.where(first, jnp.nan, gain), "rewarded": jnp.where(first, jnp.nan, arm),
-            "probe": weighted(settings, values), "probe_task": values[0], "probe_prediction": values[1],
+            "arm": following, "rewarded": jnp.where(first, jnp.nan, arm), "reward": jnp.where(first, jnp.nan, gain),
+            "probe": weighted(settings, values), "probe_own": values[0], "probe_prediction": values[1],
         }  # fmt: skip
         for i, name in enumerate(names):
             figures |= {f"probe_{name}": values[2 + i], f"mean_{name}": mean[i], f"deviation_{name}": deviation[i]}
-        moved = {
-            "bandit": now._asdict(), "count": count + 1, "arm": following.astype(jnp.int32), "values": values,
-        }  # fmt: skip
+        moved = {"bandit": known._asdict(), "count": count + 1, "arm": following, "values": values}
         return {MEMORY: {**collections[MEMORY], STATE: moved}}, figures
+
+
+def _prior(settings: OptimaConfig) -> dict[str, float]:
+    return {"kappa0": settings.kappa, "mu0": settings.mean, "sigma": settings.sigma, "tau_max": settings.tau}
