@@ -30,6 +30,7 @@ VERBS = {
     "inspect": "show sizes, components and their energy",
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",
     "convert": "read a model of DiT, diffusers, timm or torchvision; decompose a DiT into learngenes and tailors",
+    "caption": "say what is on images",
     "compose": "choose classes and a budget, and write the model that serves them",
     "zip": "merge classifiers of different classes into one, without training",
     "distil": "train a composed model to predict what the whole one predicts",

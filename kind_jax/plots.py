@@ -9,24 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-_INK, _MUTED, _LINE, _PAPER = "#1f2430", "#6b7280", "#e5e7eb", "#ffffff"
-_COLOURS = ("#4263eb", "#f59f00", "#12a37c", "#d6336c", "#7950f2", "#868e96")
+INK, MUTED, LINE, _PAPER = "#1f2430", "#6b7280", "#e5e7eb", "#ffffff"
+COLOURS = ("#4263eb", "#f59f00", "#12a37c", "#d6336c", "#7950f2", "#868e96")
 _DPI = 144
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """What all plots have in common: no frame, and faint lines across."""
     axes.set_facecolor(_PAPER)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.spines["bottom"].set_color(LINE)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
-    axes.xaxis.label.set_color(_MUTED)
-    axes.yaxis.label.set_color(_MUTED)
+    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
+    axes.xaxis.label.set_color(MUTED)
+    axes.yaxis.label.set_color(MUTED)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor=_PAPER, bbox_inches="tight", pad_inches=0.16)
     return buffer.getvalue()
@@ -55,17 +57,17 @@ def loss_curve(
     x, y = np.asarray(steps, np.float64), np.asarray(losses, np.float64)
     figure = Figure(figsize=(7.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes)
+    style(axes)
     window = max(len(y) // 25, 1)
     smoothed = window >= 3
-    axes.plot(x, y, color=_COLOURS[0], linewidth=1.0 if smoothed else 1.8, alpha=0.3 if smoothed else 1.0)
+    axes.plot(x, y, color=COLOURS[0], linewidth=1.0 if smoothed else 1.8, alpha=0.3 if smoothed else 1.0)
     if smoothed:
-        axes.plot(x, _smooth(y, window), color=_COLOURS[0], linewidth=2.0, label="training")
+        axes.plot(x, _smooth(y, window), color=COLOURS[0], linewidth=2.0, label="training")
     else:
         axes.lines[0].set_label("training")
     if eval_points:
         at, held_out = zip(*eval_points, strict=True)
-        axes.plot(at, held_out, "o-", color=_COLOURS[1], linewidth=1.4, markersize=5, label="held out")
+        axes.plot(at, held_out, "o-", color=COLOURS[1], linewidth=1.4, markersize=5, label="held out")
     finite = y[np.isfinite(y)]
     later = y[len(y) // 10 :]
     later = np.concatenate([later[np.isfinite(later)], [v for _, v in eval_points or () if np.isfinite(v)]])
@@ -78,8 +80,8 @@ def loss_curve(
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.margins(x=0.01)
     if eval_points:
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="upper right")
-    return _png(figure)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right")
+    return png(figure)
 
 
 def _panels(names: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -105,7 +107,7 @@ def _panels(names: Sequence[str]) -> dict[str, dict[str, str]]:
 def _bars(axes: Axes, layers: Mapping[str, Mapping[str, float]], members: Mapping[str, str], parts: list[str]) -> None:
     places = np.arange(len(members))
     bottom = np.zeros(len(members))
-    for part, colour in zip(parts, _COLOURS * (len(parts) // len(_COLOURS) + 1), strict=False):
+    for part, colour in zip(parts, COLOURS * (len(parts) // len(COLOURS) + 1), strict=False):
         heights = np.array([float(layers[name].get(part, 0.0)) for name in members.values()])
         axes.bar(places, heights, 0.74, bottom=bottom, color=colour, label=part)
         bottom += heights
@@ -134,19 +136,19 @@ def energy_bars(layers: Mapping[str, Mapping[str, float]]) -> bytes:
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
-        _style(axes)
+        style(axes)
         _bars(axes, layers, members, parts)
-        axes.set_title("" if title == "layer" else title, fontsize=10, color=_INK, loc="left", fontweight="bold")
+        axes.set_title("" if title == "layer" else title, fontsize=10, color=INK, loc="left", fontweight="bold")
         if title or len(panels) > 1 or all(label.isdigit() for label in members):
             axes.set_xlabel("layer", fontsize=8.5)
         else:
             axes.tick_params(axis="x", rotation=35)
-    figure.supylabel("energy", fontsize=9, color=_MUTED)
+    figure.supylabel("energy", fontsize=9, color=MUTED)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper right", ncols=len(parts), frameon=False, labelcolor=_INK, fontsize=9
+        handles, labels, loc="outside upper right", ncols=len(parts), frameon=False, labelcolor=INK, fontsize=9
     )
-    return _png(figure)
+    return png(figure)
 
 
 def curves(
@@ -164,20 +166,20 @@ def curves(
     """
     figure = Figure(figsize=(8.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes)
+    style(axes)
     for i, (name, points) in enumerate(lines.items()):
         x = [at for at, _ in points]
         values = [np.asarray(v, np.float64) for _, v in points]
-        style, marker = (("-", "o"), ("--", "s"), (":", "^"))[i // len(_COLOURS) % 3]
-        colour = _COLOURS[i % len(_COLOURS)]
+        dashes, marker = (("-", "o"), ("--", "s"), (":", "^"))[i // len(COLOURS) % 3]
+        colour = COLOURS[i % len(COLOURS)]
         size = 4 if len(points) > 1 else 7
-        axes.plot(x, [v.mean() for v in values], style, marker=marker, markersize=size, color=colour, label=name,
+        axes.plot(x, [v.mean() for v in values], dashes, marker=marker, markersize=size, color=colour, label=name,
                   linewidth=1.4 if i else 2.8, zorder=3 if i else 4)  # fmt: skip
         axes.fill_between(
             x, [v.min() for v in values], [v.max() for v in values], color=colour, alpha=0.12, linewidth=0
         )
     if level is not None:
-        axes.axhline(level, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 4)))
+        axes.axhline(level, color=MUTED, linewidth=1.0, linestyle=(0, (4, 4)))
     axes.set_xscale("log")
     axes.set_yscale("log")
     ticks = sorted({at for points in lines.values() for at, _ in points})
@@ -194,8 +196,8 @@ def curves(
     axes.tick_params(which="both", length=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _png(figure)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return png(figure)
 
 
 def matrix(panels: Mapping[str, np.ndarray], x_label: str, y_label: str) -> bytes:
@@ -205,17 +207,17 @@ def matrix(panels: Mapping[str, np.ndarray], x_label: str, y_label: str) -> byte
     image = None
     for axes, (name, values) in zip(grid, panels.items(), strict=True):
         image = axes.imshow(values, vmin=0.0, vmax=1.0, cmap="Blues")
-        axes.set_title(name, fontsize=10, color=_INK, loc="left")
-        axes.set_xlabel(x_label, color=_MUTED)
+        axes.set_title(name, fontsize=10, color=INK, loc="left")
+        axes.set_xlabel(x_label, color=MUTED)
         axes.set_xticks(range(values.shape[1]))
         axes.set_yticks(range(values.shape[0]))
-        axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
+        axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    grid[0].set_ylabel(y_label, color=_MUTED)
+    grid[0].set_ylabel(y_label, color=MUTED)
     if image is not None:
         figure.colorbar(image, ax=list(grid), shrink=0.8).outline.set_visible(False)  # pyright: ignore
-    return _png(figure)
+    return png(figure)
 
 
 def confusion(shares: np.ndarray, names: Sequence[str]) -> bytes:
@@ -230,50 +232,50 @@ def confusion(shares: np.ndarray, names: Sequence[str]) -> bytes:
         axes.set_xticks(range(count), names, rotation=90)
         axes.set_yticks(range(count), names)
         for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
-            colour = _PAPER if shares[i, j] > 0.3 else _INK
+            colour = _PAPER if shares[i, j] > 0.3 else INK
             axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    axes.tick_params(colors=_MUTED, labelsize=9, length=0)
-    axes.set_xlabel("taken for (%)" if count <= 25 else "taken for", color=_MUTED)
-    axes.set_ylabel("true class", color=_MUTED)
+    axes.tick_params(colors=MUTED, labelsize=9, length=0)
+    axes.set_xlabel("taken for (%)" if count <= 25 else "taken for", color=MUTED)
+    axes.set_ylabel("true class", color=MUTED)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability(bins: np.ndarray) -> bytes:
     """Accuracy against confidence, of intervals [N, 3]: images, sum of confidences, right ones; dots are images."""
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes)
+    style(axes)
     used = bins[bins[:, 0] > 0]
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1.0, linestyle=(0, (4, 4)))
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (4, 4)))
     sizes = 20 + 180 * used[:, 0] / max(used[:, 0].max(initial=1), 1)
-    axes.plot(used[:, 1] / used[:, 0], used[:, 2] / used[:, 0], color=_COLOURS[0], linewidth=1.2, zorder=3)
-    axes.scatter(used[:, 1] / used[:, 0], used[:, 2] / used[:, 0], s=sizes, color=_COLOURS[0], zorder=4)
+    axes.plot(used[:, 1] / used[:, 0], used[:, 2] / used[:, 0], color=COLOURS[0], linewidth=1.2, zorder=3)
+    axes.scatter(used[:, 1] / used[:, 0], used[:, 2] / used[:, 0], s=sizes, color=COLOURS[0], zorder=4)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("confidence")
     axes.set_ylabel("share that is right")
-    return _png(figure)
+    return png(figure)
 
 
 def share_curve(points: Sequence[tuple[int, float]]) -> bytes:
     """A share, like accuracy, over the steps of a run."""
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes)
+    style(axes)
     at, shares = zip(*points, strict=True)
-    axes.plot(at, [100 * share for share in shares], "o-", color=_COLOURS[1], linewidth=1.8, markersize=5)
+    axes.plot(at, [100 * share for share in shares], "o-", color=COLOURS[1], linewidth=1.8, markersize=5)
     best = int(np.argmax(shares))
     axes.annotate(
         f"{100 * shares[best]:.1f}", (at[best], 100 * shares[best]), xytext=(0, 7), textcoords="offset points",
-        ha="center", fontsize=9, color=_INK,
+        ha="center", fontsize=9, color=INK,
     )  # fmt: skip
     axes.set_xlabel("step")
     axes.set_ylabel("accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.margins(x=0.03, y=0.15)
-    return _png(figure)
+    return png(figure)
 
 
 def over_steps(lines: Mapping[str, Sequence[tuple[int, float]]], y_label: str, *, scale: float = 1.0) -> bytes:
@@ -284,17 +286,17 @@ def over_steps(lines: Mapping[str, Sequence[tuple[int, float]]], y_label: str, *
     """
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    _style(axes)
+    style(axes)
     for i, (name, points) in enumerate(lines.items()):
         if points:
             at, values = zip(*points, strict=True)
-            style = ("-", "--", ":")[i // len(_COLOURS) % 3]
+            dashes = ("-", "--", ":")[i // len(COLOURS) % 3]
             marker = "o" if len(points) <= 12 else ""
-            axes.plot(at, [scale * value for value in values], style, marker=marker, markersize=4, linewidth=1.6,
-                      color=_COLOURS[i % len(_COLOURS)], label=name)  # fmt: skip
+            axes.plot(at, [scale * value for value in values], dashes, marker=marker, markersize=4, linewidth=1.6,
+                      color=COLOURS[i % len(COLOURS)], label=name)  # fmt: skip
     axes.set_xlabel("step")
     axes.set_ylabel(y_label)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.margins(x=0.03, y=0.1)
-    axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _png(figure)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return png(figure)

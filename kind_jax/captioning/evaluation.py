@@ -117,7 +117,7 @@ def captions(config: Any, weights: Any, dataset: Dataset, batch: int, *, beams: 
     for start in range(0, total, batch):
         rows = np.minimum(np.arange(start, start + batch), total - 1)
         images = jax.device_put(dataset.source.gather(rows)["image"], placement)
-        seen = _image_tokens(config.model, weights, images)
+        seen = image_tokens(config.model, weights, images)
         how: dict[str, Any] = {"bos": tokenizer.bos, "eos": tokenizer.eos}
         if beams == 1:
             tokens = greedy(config.model, weights, seen, **how).tokens
@@ -128,7 +128,7 @@ def captions(config: Any, weights: Any, dataset: Dataset, batch: int, *, beams: 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _image_tokens(config: CoCaConfig, weights: Any, images: Any) -> Any:
+def image_tokens(config: CoCaConfig, weights: Any, images: Any) -> Any:
     return network.encode_image(config, weights, images)[1]
 
 

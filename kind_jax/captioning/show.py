@@ -44,13 +44,13 @@ def captions(config: CaptionRun, weights: partition.Collections, images: Float[n
     """The greedy caption of each image."""
     tokenizer = tokenizer_of(config.text.tokenizer)
     found = greedy(
-        config.model, weights, _image_tokens(config.model, weights, images), bos=tokenizer.bos, eos=tokenizer.eos
+        config.model, weights, image_tokens(config.model, weights, images), bos=tokenizer.bos, eos=tokenizer.eos
     )
     return texts.decoded(tokenizer, np.asarray(hosts.whole(found.tokens)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _image_tokens(config: CoCaConfig, weights: partition.Collections, images: Any) -> Any:
+def image_tokens(config: CoCaConfig, weights: partition.Collections, images: Any) -> Any:
     return network.encode_image(config, weights, images)[1]
 
 

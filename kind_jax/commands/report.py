@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -44,8 +45,12 @@ class Arguments:
     """Share of held-out real images that the judge must be right on, or it is refused; default: 0.8."""
 
 
-def run(args: list[str]) -> int:
-    """Parse ``args``, measure and write the report; returns the exit code."""
+def run(args: list[str], more: Callable[[Path], list[Any]] = lambda run: []) -> int:
+    """Parse ``args``, measure and write the report; returns the exit code.
+
+    Args:
+      more: sections about the training of a run, behind its curve.
+    """
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax report")
     if not (parsed.source / "config.json").is_file():
         raise UserError(f"{str(parsed.source)!r} is not a run: it has no config.json.")
@@ -71,7 +76,7 @@ def run(args: list[str]) -> int:
     if not latent:
         _check_data(bundle)
     summary, quality = ([], None) if latent else _quality(bundle, parsed)
-    sections = [loss, *_grids(bundle, parsed.seed), quality, *_anatomy(bundle)]
+    sections = [loss, *more(parsed.source), *_grids(bundle, parsed.seed), quality, *_anatomy(bundle)]
     title = f"{parsed.source.name}: step {bundle.step}"
     atomic_write_text(out, render_report(title, summary, [s for s in sections if s is not None]))
     for name, value in summary:

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kind_jax.deploy.divide import Layer
-from kind_jax.plots import _COLOURS, _INK, _LINE, _MUTED, _png, _style
+from kind_jax.plots import COLOURS, INK, LINE, MUTED, png, style
 
-_COLOUR = {"learngenes": _COLOURS[0], "tailors of a group": _COLOURS[1], "neither": _LINE}
+_COLOUR = {"learngenes": COLOURS[0], "tailors of a group": COLOURS[1], "neither": LINE}
 
 
 def energy_shares(layers: Sequence[Layer]) -> bytes:
@@ -27,15 +27,15 @@ def energy_shares(layers: Sequence[Layer]) -> bytes:
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
-        _style(axes)
+        style(axes)
         _bars(axes, members)
         d_in, d_out = members[0].shape
-        axes.set_title(f"{title}, {d_in} x {d_out}", fontsize=10, color=_INK, loc="left", fontweight="bold")
+        axes.set_title(f"{title}, {d_in} x {d_out}", fontsize=10, color=INK, loc="left", fontweight="bold")
         axes.set_xlabel("layer", fontsize=8.5)
-    figure.supylabel("share of the energy", fontsize=9, color=_MUTED)
+    figure.supylabel("share of the energy", fontsize=9, color=MUTED)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, labelcolor=_INK, fontsize=9)
-    return _png(figure)
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
+    return png(figure)
 
 
 def _bars(axes: Axes, members: Sequence[Layer]) -> None:

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kind_jax.deploy.record import Composition, Kept
-from kind_jax.plots import _COLOURS, _INK, _LINE, _MUTED, _png, _style
+from kind_jax.plots import COLOURS, INK, LINE, MUTED, png, style
 
 _COLOUR = {
-    "one dense matrix": _COLOURS[2],
-    "learngenes": _COLOURS[0],
-    "tailors of a group": _COLOURS[1],
-    "left out": _LINE,
+    "one dense matrix": COLOURS[2],
+    "learngenes": COLOURS[0],
+    "tailors of a group": COLOURS[1],
+    "left out": LINE,
 }
 
 
@@ -30,18 +30,18 @@ def composition_bars(record: Composition) -> bytes:
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, members) in zip(grid.flat, panels.items(), strict=False):
-        _style(axes)
+        style(axes)
         _bars(axes, members, record.folded)
-        axes.set_title(title, fontsize=10, color=_INK, loc="left", fontweight="bold")
+        axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
         axes.set_xlabel("layer", fontsize=8.5)
-    figure.supylabel("components", fontsize=9, color=_MUTED)
+    figure.supylabel("components", fontsize=9, color=MUTED)
     drawn = {label: h for axes in grid.flat for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     handles = {label: drawn[label] for label in _COLOUR if label in drawn}
     figure.legend(
-        handles.values(), handles, loc="outside upper right", ncols=len(handles), frameon=False, labelcolor=_INK,
+        handles.values(), handles, loc="outside upper right", ncols=len(handles), frameon=False, labelcolor=INK,
         fontsize=9,
     )  # fmt: skip
-    return _png(figure)
+    return png(figure)
 
 
 def _bars(axes: Axes, members: list[Kept], folded: bool) -> None:

@@ -11,9 +11,9 @@ from matplotlib.ticker import PercentFormatter
 
 from kind_jax.merging.evaluate import Scores
 from kind_jax.merging.figures import Figures
-from kind_jax.plots import _COLOURS, _INK, _LINE, _MUTED, _png, _style
+from kind_jax.plots import COLOURS, INK, LINE, MUTED, png, style
 
-_KINDS = {"across models": _COLOURS[0], "within a model": _COLOURS[1], "rotated": _COLOURS[3], "left alone": _LINE}
+_KINDS = {"across models": COLOURS[0], "within a model": COLOURS[1], "rotated": COLOURS[3], "left alone": LINE}
 
 
 def picture(nodes: Sequence[Figures], scores: Mapping[str, Scores]) -> bytes:
@@ -28,8 +28,8 @@ def picture(nodes: Sequence[Figures], scores: Mapping[str, Scores]) -> bytes:
         _similarity(panels[1], nodes)
     _scores(panels[-1], scores)
     for axes in panels:
-        _style(axes)
-    return _png(figure)
+        style(axes)
+    return png(figure)
 
 
 def _merges(axes: Axes, nodes: Sequence[Figures]) -> None:
@@ -45,15 +45,15 @@ def _merges(axes: Axes, nodes: Sequence[Figures]) -> None:
         base = base + np.clip(share, 0, 1)
     axes.set_ylim(0, max(1.0, float(base.max(initial=1.0))))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_title("merges, as a share of the features", fontsize=10, color=_INK, loc="left", fontweight="bold")
+    axes.set_title("merges, as a share of the features", fontsize=10, color=INK, loc="left", fontweight="bold")
     axes.set_xticks([])
-    axes.legend(loc="lower right", ncols=4, frameon=False, labelcolor=_INK, fontsize=8.5, bbox_to_anchor=(1, 1))
+    axes.legend(loc="lower right", ncols=4, frameon=False, labelcolor=INK, fontsize=8.5, bbox_to_anchor=(1, 1))
 
 
 def _similarity(axes: Axes, nodes: Sequence[Figures]) -> None:
     places = np.arange(len(nodes))
-    axes.bar(places, [node.similarity or 0 for node in nodes], 0.74, color=_COLOURS[2])
-    axes.set_title("mean correlation of what became one", fontsize=10, color=_INK, loc="left", fontweight="bold")
+    axes.bar(places, [node.similarity or 0 for node in nodes], 0.74, color=COLOURS[2])
+    axes.set_title("mean correlation of what became one", fontsize=10, color=INK, loc="left", fontweight="bold")
     axes.set_ylim(min(0, *(node.similarity or 0 for node in nodes)), 1)
     every = -(-len(nodes) // 40)
     axes.set_xticks(places[::every], [_label(node.name) for node in nodes][::every], rotation=90, fontsize=7)
@@ -71,10 +71,10 @@ def _scores(axes: Axes, scores: Mapping[str, Scores]) -> None:
     for offset, (label, values) in enumerate(
         (("joint", [s.joint for s in scores.values()]), ("per task", [s.per_task for s in scores.values()]))
     ):
-        bars = axes.bar(places + (offset - 0.5) * 0.38, values, 0.36, color=_COLOURS[offset], label=label)
-        axes.bar_label(bars, [f"{value:.1%}" for value in values], fontsize=8, color=_MUTED)
+        bars = axes.bar(places + (offset - 0.5) * 0.38, values, 0.36, color=COLOURS[offset], label=label)
+        axes.bar_label(bars, [f"{value:.1%}" for value in values], fontsize=8, color=MUTED)
     axes.set_xticks(places, names)
     axes.set_ylim(0, 1.12)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_title("accuracy", fontsize=10, color=_INK, loc="left", fontweight="bold")
-    axes.legend(loc="lower right", ncols=2, frameon=False, labelcolor=_INK, fontsize=8.5, bbox_to_anchor=(1, 1))
+    axes.set_title("accuracy", fontsize=10, color=INK, loc="left", fontweight="bold")
+    axes.legend(loc="lower right", ncols=2, frameon=False, labelcolor=INK, fontsize=8.5, bbox_to_anchor=(1, 1))
