@@ -146,6 +146,6 @@ class CrossAttention(nnx.Module):
         return Kept(*(a.reshape(B, S, self.heads, -1) for a in jnp.split(self.kv(memory), 2, axis=-1)))
 
     def __call__(self, x: Float[Array, "B T D"], kept: Kept) -> Float[Array, "B T D"]:
-        B, T, D = x.shape
-        q = self.q(x).reshape(B, T, self.heads, D // self.heads)
+        """``kept``: of B samples; or of fewer, each of which as many consecutive ones of ``x`` attend to."""
+        q = self.q(x).reshape(len(kept.k), -1, self.heads, x.shape[-1] // self.heads)
         return self.o(dot_product_attention(q, *kept).reshape(x.shape))

@@ -245,9 +245,12 @@ class CoCa(nnx.Module):
         """By which similarities are divided, 0.01 at least."""
         return jnp.maximum(jnp.exp(self.heads.log_temperature[...]), 1 / SHARPEST)
 
-    def begin(self, image: Float[Array, "B Q D"], length: int) -> Writing:
-        """A caption of at most ``length`` tokens that is about to be written."""
-        config, B = self.config, len(image)
+    def begin(self, image: Float[Array, "N Q D"], length: int, captions: int = 1) -> Writing:
+        """Captions of at most ``length`` tokens that are about to be written, B = N ``captions`` in the order of images.
+
+        What is kept of an image is kept once, however many captions of it there are.
+        """
+        config, B = self.config, len(image) * captions
 
         def empty(tower: TowerConfig) -> Kept:
             shape = (tower.depth, B, length, tower.heads, tower.width // tower.heads)
