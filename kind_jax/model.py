@@ -74,7 +74,7 @@ def seen(
     t: Float[Array, " B"],
     labels: Int[Array, " B"],
     gate: Gate,
-) -> tuple[Float[Array, "B H W out"], dict[str, Float[Array, "L B T F"]]]:
+) -> tuple[Float[Array, "B H W out"], dict[str, Float[Array, ...]]]:
     """As :func:`apply`, with the states of the blocks; see :meth:`kind_jax.nn.dit.DiT.seen`."""
     return partition.join(definition(config)[0], collections).seen(images, t, labels, gate)
 

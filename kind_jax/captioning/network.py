@@ -17,7 +17,7 @@ from kind_jax.config.coca import CoCaConfig
 from kind_jax.nn import coca
 from kind_jax.nn.inputs import seen
 
-States = dict[str, Float[Array, "L B T D"]]
+States = dict[str, Float[Array, "..."]]
 
 
 class Outputs(NamedTuple):

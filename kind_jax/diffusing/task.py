@@ -136,7 +136,7 @@ class DiffusionTask:
 
     def seen(
         self, collections: partition.Collections, drawn: Drawn
-    ) -> tuple[Float[Array, "B H W out"], dict[str, Float[Array, "L B T F"]]]:
+    ) -> tuple[Float[Array, "B H W out"], dict[str, Float[Array, ...]]]:
         """As :meth:`predict`, and the states of the blocks, see :meth:`kind_jax.nn.dit.DiT.seen`."""
         return self._evaluate(model.seen, collections, drawn)
 

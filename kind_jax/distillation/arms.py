@@ -22,8 +22,8 @@ from kind_jax.losses import feature
 from kind_jax.nn.stack import DEPTH_AXIS
 from kind_jax.partition import Collections
 
-States = Mapping[str, Float[Array, "L B T F"]]
-Valid = Mapping[str, Bool[Array, "B T"]]
+States = Mapping[str, Float[Array, "..."]]
+Valid = Mapping[str, Bool[Array, "B _"]]
 
 
 _STACK = "blocks/"  # in the path of a leaf that has the depth of a stack

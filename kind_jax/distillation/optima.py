@@ -205,7 +205,10 @@ class OptimaTask:
     def _seen(self, collections: Collections, drawn: Drawn, fixed: Collections) -> tuple[subjects.Seen, subjects.Seen]:
         samples, subject = drawn.samples, self._subject
         teacher = task_of(subjects.taught_by(self.student.config, _network(self.config)))
-        theirs = jax.lax.stop_gradient(subject.seen(teacher, fixed, samples._replace(gate=drawn.teacher)))
+        theirs = subject.seen(teacher, fixed, samples._replace(gate=drawn.teacher))
+        theirs = theirs._replace(
+            predictions=jax.lax.stop_gradient(theirs.predictions), states=jax.lax.stop_gradient(theirs.states)
+        )
         mine = subject.seen(self.student, _student_alone(collections), samples._replace(gate=drawn.gate))
         return mine, theirs
 

@@ -23,7 +23,7 @@ from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
 from kind_jax.nn.stack import only_rows_in_use, over_depth, stacks
 
-States = dict[str, Float[Array, "*L B T F"]]
+States = dict[str, Float[Array, "..."]]
 """What blocks let be seen, by name, see :meth:`DiT.seen`."""
 
 

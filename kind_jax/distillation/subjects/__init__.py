@@ -6,7 +6,7 @@ Dimensions: B samples, T tokens, L blocks, F features of a state.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float
 
@@ -28,10 +28,11 @@ class Seen(NamedTuple):
 
     loss: Loss
     predictions: Array
-    states: dict[str, Float[Array, "L B T F"]]
-    valid: dict[str, Bool[Array, "B T"]]
+    states: dict[str, Float[Array, ...]]
+    valid: dict[str, Bool[Array, "B _"]]
 
 
+@runtime_checkable
 class Subject(Protocol):
     """One kind of model; its task is that of a plain run of it."""
 
