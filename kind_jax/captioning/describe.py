@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from kind_jax.captioning import decode as search
 from kind_jax.captioning import texts
-from kind_jax.captioning.show import image_tokens
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.decode import BadImage, decode, to_float
 from kind_jax.data.folder import SUFFIXES
@@ -81,19 +80,18 @@ def describe(
     """
     config, weights = bundle.config, bundle.collections
     tokenizer, found = tokenizer_of(config.text.tokenizer), []
-    begin = tokenizer.encode(prompt) if prompt else []
+    begin = tokenizer.encode(prompt) if prompt else None
     for start in range(0, len(images), _BATCH):
         part = images[np.minimum(np.arange(start, start + min(_BATCH, len(images))), len(images) - 1)]
-        seen = image_tokens(config.model, weights, part)
         how = {"bos": tokenizer.bos, "eos": tokenizer.eos, "prompt": begin}
         if temperature is not None:
             key = jax.random.fold_in(jax.random.key(seed), start)
             tokens = search.sample(
-                config.model, weights, seen, key, temperature=temperature, top_k=top_k, top_p=top_p, **how
+                config.model, weights, part, key, temperature=temperature, top_k=top_k, top_p=top_p, **how
             ).tokens
         elif beams == 1:
-            tokens = search.greedy(config.model, weights, seen, **how).tokens
+            tokens = search.greedy(config.model, weights, part, **how).tokens
         else:
-            tokens = search.beam(config.model, weights, seen, beams=beams, **how).tokens[:, 0]
+            tokens = search.beam(config.model, weights, part, beams=beams, **how).tokens[:, 0]
         found += texts.decoded(tokenizer, np.asarray(tokens))[: len(images) - start]
     return found

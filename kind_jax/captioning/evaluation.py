@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,11 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kind_jax import __version__
-from kind_jax.captioning import network, texts
+from kind_jax.captioning import texts
 from kind_jax.captioning.decode import beam, greedy
 from kind_jax.captioning.held_out import RANKS, Measured, class_accuracy, embed_texts, measure
 from kind_jax.config import MeshConfig
-from kind_jax.config.coca import CoCaConfig
 from kind_jax.data.dataset import Split, open_dataset
 from kind_jax.data.sets import Dataset
 from kind_jax.deploy.bundle import Bundle
@@ -117,19 +115,13 @@ def captions(config: Any, weights: Any, dataset: Dataset, batch: int, *, beams: 
     for start in range(0, total, batch):
         rows = np.minimum(np.arange(start, start + batch), total - 1)
         images = jax.device_put(dataset.source.gather(rows)["image"], placement)
-        seen = image_tokens(config.model, weights, images)
         how: dict[str, Any] = {"bos": tokenizer.bos, "eos": tokenizer.eos}
         if beams == 1:
-            tokens = greedy(config.model, weights, seen, **how).tokens
+            tokens = greedy(config.model, weights, images, **how).tokens
         else:
-            tokens = beam(config.model, weights, seen, beams=beams, **how).tokens[:, 0]
+            tokens = beam(config.model, weights, images, beams=beams, **how).tokens[:, 0]
         found += texts.decoded(tokenizer, np.asarray(tokens))[: total - start]
     return found
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def image_tokens(config: CoCaConfig, weights: Any, images: Any) -> Any:
-    return network.encode_image(config, weights, images)[1]
 
 
 def _labels(dataset: Dataset) -> np.ndarray | None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import matplotlib
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from kind_jax import partition
-from kind_jax.captioning import network, texts
+from kind_jax.captioning import texts
 from kind_jax.captioning.config import CaptionRun
 from kind_jax.captioning.decode import greedy
-from kind_jax.config.coca import CoCaConfig
 from kind_jax.data.sets import Dataset
 from kind_jax.files import atomic_write_bytes
 from kind_jax.images import to_uint8
 from kind_jax.text.tokenizer import tokenizer_of
-from kind_jax.train import hosts
+from kind_jax.train import hosts, sharding
 
 COLUMNS, ROWS = 4, 4
 
@@ -33,25 +29,17 @@ def save(config: CaptionRun, weights: partition.Collections, dataset: Dataset, p
     """Write images from all over a data set, each with its own caption and the greedy one; every host calls it."""
     chosen = np.asarray(texts.spread(len(dataset.source), COLUMNS * ROWS))
     images = dataset.source.gather(chosen)["image"]
-    with mesh:
-        said = captions(config, weights, images)
+    said = captions(config, weights, jax.device_put(images, sharding.replicated(mesh)))
     if hosts.is_first():
         own = texts.captions_of(dataset)
         atomic_write_bytes(path, picture(images, said, [own[i][0] for i in chosen.tolist()]))
 
 
-def captions(config: CaptionRun, weights: partition.Collections, images: Float[np.ndarray, "N H W C"]) -> list[str]:
+def captions(config: CaptionRun, weights: partition.Collections, images: Float[Array, "N H W C"]) -> list[str]:
     """The greedy caption of each image."""
     tokenizer = tokenizer_of(config.text.tokenizer)
-    found = greedy(
-        config.model, weights, image_tokens(config.model, weights, images), bos=tokenizer.bos, eos=tokenizer.eos
-    )
+    found = greedy(config.model, weights, images, bos=tokenizer.bos, eos=tokenizer.eos)
     return texts.decoded(tokenizer, np.asarray(hosts.whole(found.tokens)))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def image_tokens(config: CoCaConfig, weights: partition.Collections, images: Any) -> Any:
-    return network.encode_image(config, weights, images)[1]
 
 
 def picture(

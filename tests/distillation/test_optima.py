@@ -1,5 +1,7 @@
 """Distillation module by module: what each loss trains, and what a round does."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -52,7 +54,7 @@ def test_layers_meet_evenly_and_the_last_meets_the_last():
         for teacher in range(student, 12):
             found = arms.layer_map(student, teacher)
             assert found[-1] == teacher - 1
-            assert all(a < b for a, b in zip(found, found[1:], strict=False))
+            assert all(a < b for a, b in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_a_student_begins_with_its_teachers_layers():
     np.testing.assert_array_equal(found["params"]["blocks"]["mlp_in"]["kernel"], theirs[np.asarray([1, 3])])
     np.testing.assert_array_equal(found["params"]["head"]["kernel"], teacher["params"]["head"]["kernel"])
     wide, other = tiny.task_of(tiny.classifier(tiny.vit(2)), tiny.vit(4, 16))
-    with pytest.raises(UserError, match="optima.init is 'teacher'.*must be 'random' for a student of another width"):
+    with pytest.raises(UserError, match=r"optima.init is 'teacher'.*must be 'random' for a student of another width"):
         inherit.layers(wide.student.init(), jax.tree.map(np.asarray, other))
 
 
@@ -246,9 +248,9 @@ def test_modules_that_fit_nothing_are_refused(changes, sentence):
 
 
 def test_a_student_deeper_than_its_teacher_is_refused():
-    with pytest.raises(UserError, match="has 3 blocks .* at most as many as its teacher, 2"):
+    with pytest.raises(UserError, match=r"has 3 blocks .* at most as many as its teacher, 2"):
         _ = tiny.task_of(tiny.classifier(tiny.vit(3)), tiny.vit(2))[0].arms
-    with pytest.raises(UserError, match="projection is 'identity'.* 8 features.* 16"):
+    with pytest.raises(UserError, match=r"projection is 'identity'.* 8 features.* 16"):
         _ = tiny.task_of(tiny.classifier(tiny.vit(1)), tiny.vit(2, 16), projection="identity")[0].arms
 
 
@@ -259,5 +261,5 @@ def test_a_student_deeper_than_its_teacher_is_refused():
 def test_impossible_settings_are_refused(setting, value):
     with pytest.raises(UserError, match=f"optima.{setting} is {value!r}, but it must be"):
         OptimaConfig(**{setting: value})
-    with pytest.raises(UserError, match="optima.policy is 'fixed:nose'.* attention, mlp"):
+    with pytest.raises(UserError, match=r"optima.policy is 'fixed:nose'.* attention, mlp"):
         tiny.task_of(tiny.classifier(tiny.vit(1)), tiny.vit(2), policy="fixed:nose")
