@@ -30,11 +30,12 @@ def contrastive(
     """
     if image.shape != text.shape or not len(image):
         raise UserError(f"images and texts have embeddings {image.shape} and {text.shape}, but they must be pairs.")
-    similarity = jnp.matmul(image.astype(jnp.float32), text.astype(jnp.float32).T, precision=jax.lax.Precision.HIGHEST)
-    logits = similarity / temperature
-    pairs = jnp.diagonal(logits)
-    both = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0) - 2 * pairs
-    return jnp.mean(both) * (1.0 if form == "sum" else 0.5)
+    # Nothing here mixes what is split over devices by rows with what is split by columns but the one product.
+    image, text = image.astype(jnp.float32), text.astype(jnp.float32)
+    logits = jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST) / temperature
+    pairs = jnp.mean(jnp.sum(image * text, axis=1)) / temperature
+    both = jnp.mean(jax.nn.logsumexp(logits, axis=1)) + jnp.mean(jax.nn.logsumexp(logits, axis=0)) - 2 * pairs
+    return both * (1.0 if form == "sum" else 0.5)
 
 
 def captioning(

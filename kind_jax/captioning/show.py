@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
+from matplotlib.figure import Figure
 
 from kind_jax import partition
 from kind_jax.captioning import texts
@@ -49,7 +50,7 @@ def picture(
     pixels = to_uint8(images if images.shape[-1] in (1, 3) else images[..., :3])
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure = matplotlib.figure.Figure(figsize=(2.6 * columns, 2.7 * rows), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, 2.7 * rows), layout="constrained")
     for i in range(len(images)):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(np.broadcast_to(pixels[i], (*pixels.shape[1:3], 3)), interpolation="nearest")
