@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from kind_jax import __version__
 from kind_jax.captioning import texts
 from kind_jax.captioning.decode import beam, greedy
-from kind_jax.captioning.held_out import RANKS, Measured, class_accuracy, embed_texts, measure
+from kind_jax.captioning.held_out import RANKS, Measured, class_accuracy, embed_texts, measure, recalled
 from kind_jax.config import MeshConfig
 from kind_jax.data.dataset import Split, open_dataset
 from kind_jax.data.sets import Dataset
@@ -85,7 +85,7 @@ def evaluate(
         figures["zero_shot_top1"] = share
         right = (round(share * len(labels)), len(labels))
     said = captions(config, weights, dataset, batch, beams=beams, mesh=mesh)
-    figures |= {"bleu4": scores.bleu4(said, own), "cider": scores.cider(said, own)}
+    figures |= {"bleu4": scores.bleu(said, own), "cider": float(np.mean(scores.cider(said, own)))}
     figures["exact"] = float(np.mean([text in given for text, given in zip(said, own, strict=True)]))
     return Found(figures=figures, right=right, said=tuple(said), own=own)
 
@@ -99,9 +99,7 @@ def _retrieval(config: Any, weights: Any, measured: Measured, own: Sequence[Sequ
     same = np.unique(flat, return_inverse=True)[1]
     mine = np.zeros((len(own), same.max() + 1), bool)  # whether an image has the caption of this number
     mine[of, same] = True
-    similarity, positive = measured.images @ embed_texts(config, weights, flat).T, mine[:, same]
-    found = {f"text_r{k}": value for k, value in scores.recall_at(similarity, positive, RANKS).items()}
-    return found | {f"image_r{k}": value for k, value in scores.recall_at(similarity.T, positive.T, RANKS).items()}
+    return recalled(measured.images @ embed_texts(config, weights, flat).T, mine[:, same])
 
 
 def captions(config: Any, weights: Any, dataset: Dataset, batch: int, *, beams: int, mesh: Mesh) -> list[str]:

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
 from kind_jax import partition
-from kind_jax.captioning import losses, network, texts
+from kind_jax.captioning import losses, network
+from kind_jax.captioning import texts as readings
 from kind_jax.captioning.config import CaptionRun
 from kind_jax.classifying.accuracy import ahead
 from kind_jax.config.coca import CoCaConfig
@@ -46,15 +47,20 @@ class Measured:
     @property
     def retrieval(self) -> dict[str, float]:
         """Recall at 1, 5 and 10, of texts by images and of images by texts."""
-        similarity = self.images @ self.texts.T
-        found = {f"text_r{k}": value for k, value in recall_at(similarity, self.own, RANKS).items()}
-        return found | {f"image_r{k}": value for k, value in recall_at(similarity.T, self.own.T, RANKS).items()}
+        return recalled(self.images @ self.texts.T, self.own)
 
     @property
     def figures(self) -> dict[str, float]:
         """What a run logs."""
         found = {"caption_loss": self.caption_loss, "token_accuracy": self.token_accuracy}
         return found | {name: self.retrieval[name] for name in ("text_r1", "image_r1")}
+
+
+def recalled(similarity: Float[np.ndarray, "N M"], own: Bool[np.ndarray, "N M"]) -> dict[str, float]:
+    """Recall at 1, 5 and 10, of texts by images and of images by texts."""
+    found = recall_at(similarity, own, RANKS)
+    texts = {f"text_r{k}": value for k, value in found.rows.items()}
+    return texts | {f"image_r{k}": value for k, value in found.columns.items()}
 
 
 def measure(
@@ -75,8 +81,8 @@ def measure(
       batch: pairs at a time, over all devices.
       progress: called with the number of pairs that are done.
     """
-    captions = [each[0] for each in texts.captions_of(dataset)]
-    tokens = texts.tokens_of(config, [[caption] for caption in captions]).tokens[:, 0]
+    captions = [each[0] for each in readings.captions_of(dataset)]
+    tokens = readings.tokens_of(config, [[caption] for caption in captions]).tokens[:, 0]
     placement = sharding.batch_sharding(mesh)
     shard, shards = sharding.share_of_batch(placement, batch)
     total, rows = len(dataset.source), batch // shards
@@ -126,7 +132,7 @@ def embed_texts(
     Raises:
       UserError: one is empty, or longer than the context where ``text.truncate`` is off.
     """
-    tokens = texts.tokens_of(config, [[text] for text in wanted]).tokens[:, 0]
+    tokens = readings.tokens_of(config, [[text] for text in wanted]).tokens[:, 0]
     size = min(batch, len(tokens))
     found = []
     for start in range(0, len(tokens), size):

@@ -22,7 +22,7 @@ def emoji(depth: int = 4, steps: int = 3000) -> CaptionRun:
             size=32, channels=3, patch=4, image=tower, text=tower, multimodal=tower, vocabulary=259, context=64,
             embedding=96, queries=16, pooler_heads=4,
         ),
-        text=TextConfig(prompt="{}"),
+        text=TextConfig(truncate=True),
         data=DataConfig(source="emoji", size=32, validation=0.1),
         holdout="validation",
         optimizer=OptimizerConfig(
