@@ -82,7 +82,7 @@ def write(
         for name, tree in trees.items():
             path = folder / name
             path.parent.mkdir(exist_ok=True)
-            arrays = {k: np.ascontiguousarray(a) for k, a in partition.flatten(tree).items()}
+            arrays = {k: np.asarray(a, order="C") for k, a in partition.flatten(tree).items()}
             data = safetensors.numpy.save(arrays, metadata.get(name))
             path.write_bytes(data)
             files[name] = FileInfo(
