@@ -243,7 +243,7 @@ BAD = {
 BAD_DRAWS = {
     "temperature is 0.0, but it must be a number above 0": {"temperature": 0.0},
     "temperature is nan, but": {"temperature": float("nan")},
-    "top_p is 0.0, but it must be above 0 and at most 1.": {"top_p": 0.0},
+    "top_p is 0.0, but it must be above 0 and at most 1, or None.": {"top_p": 0.0},
     "top_p is 1.5, but": {"top_p": 1.5},
     "top_k is 0, but it must be a whole number from 1 to 11, or None.": {"top_k": 0},
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from kind_jax import partition
@@ -65,12 +67,12 @@ def beam(
     """
     require(is_whole(beams) and 1 <= beams <= _MOST, "beams", beams, f"a whole number from 1 to {_MOST}")
     require(is_whole(best) and 1 <= best <= beams, "best", best, f"a whole number from 1 to {beams}, the beams")
-    possible = isinstance(length_penalty, (int, float)) and 0 <= length_penalty < math.inf
+    possible = isinstance(length_penalty, numbers.Real) and 0 <= length_penalty < math.inf
     require(possible, "length_penalty", length_penalty, "a number, 0 or more")
     wanted = asked(
         config, collections, images, bos=bos, eos=eos, pad=pad, length=length, min_length=min_length, prompt=prompt
     )
-    return _searched(config, collections, wanted, jnp.float32(length_penalty), int(beams), int(best))
+    return _searched(config, collections, wanted, np.float32(length_penalty), int(beams), int(best))
 
 
 class _Some(NamedTuple):
@@ -89,9 +91,7 @@ class _State(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _searched(
-    config: CoCaConfig, collections: Any, wanted: Asked, penalty: Float[Array, ""], beams: int, best: int
-) -> Beams:
+def _searched(config: CoCaConfig, collections: Any, wanted: Asked, penalty: Any, beams: int, best: int) -> Beams:
     net, rules = network.opened(config, collections), wanted.rules
     (N, length), K, V = rules.begun.shape, beams, config.vocabulary
     first = jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf)[None].repeat(N, 0)  # all beams begin alike: one is enough

@@ -17,7 +17,7 @@ from kind_jax.config.coca import CoCaConfig
 
 
 class Rules(NamedTuple):
-    """Which words there may be; all of them are arguments of what is compiled.
+    """Which words there may be: int32 arguments of what is compiled.
 
     Attributes:
       begun: [N, length], the token that begins a caption, the prompt, and padding.
@@ -25,12 +25,12 @@ class Rules(NamedTuple):
       least: tokens of a caption at least, ``bos`` and ``eos`` among them.
     """
 
-    begun: Int[Array, "N length"]
-    given: Int[Array, ""]
-    least: Int[Array, ""]
-    bos: Int[Array, ""]
-    eos: Int[Array, ""]
-    pad: Int[Array, ""]
+    begun: Any
+    given: Any
+    least: Any
+    bos: Any
+    eos: Any
+    pad: Any
 
 
 class Asked(NamedTuple):
@@ -72,7 +72,7 @@ def asked(
     numbers = (begun.shape[1], min_length, bos, eos, pad)
     filled = np.full((len(tokens), length), pad, np.int32)
     filled[:, : begun.shape[1]] = begun
-    return Asked(tokens, Rules(jnp.asarray(filled), *(jnp.asarray(n, jnp.int32) for n in numbers)))
+    return Asked(tokens, Rules(filled, *(np.int32(n) for n in numbers)))  # NumPy's are for all hosts alike
 
 
 def _tokens(config: CoCaConfig, collections: partition.Collections, images: Any) -> Any:

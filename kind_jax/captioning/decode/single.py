@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+import numbers
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray
 
 from kind_jax import partition
@@ -31,8 +33,8 @@ class Captions(NamedTuple):
 
 class _Draw(NamedTuple):
     key: PRNGKeyArray
-    temperature: Float[Array, ""]
-    top_p: Float[Array, ""] | None
+    temperature: Any
+    top_p: Any
 
 
 def greedy(
@@ -75,7 +77,7 @@ def sample(
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
-    top_p: float = 1.0,
+    top_p: float | None = None,
     bos: int,
     eos: int,
     pad: int = 0,
@@ -90,7 +92,7 @@ def sample(
       temperature: by which logits are divided.
       top_k: draw among this many of the most probable words; None for all.
       top_p: draw among the fewest of the most probable words that together are as probable as this, at the temperature
-        and among the ``top_k`` (nucleus sampling, Holtzman et al. 2020); 1 for all.
+        and among the ``top_k`` (nucleus sampling, Holtzman et al. 2020); None, or 1, for all.
       images, bos, eos, pad, length, min_length, prompt: see :func:`greedy`.
 
     Raises:
@@ -101,16 +103,17 @@ def sample(
     require(possible, "temperature", temperature, "a number above 0 (greedy takes the most probable word)")
     possible = top_k is None or (is_whole(top_k) and 1 <= top_k <= config.vocabulary)
     require(possible, "top_k", top_k, f"a whole number from 1 to {config.vocabulary}, or None")
-    require(_is_number(top_p) and 0 < top_p <= 1, "top_p", top_p, "above 0 and at most 1")
+    possible = top_p is None or (_is_number(top_p) and 0 < top_p <= 1)
+    require(possible, "top_p", top_p, "above 0 and at most 1, or None")
     wanted = asked(
         config, collections, images, bos=bos, eos=eos, pad=pad, length=length, min_length=min_length, prompt=prompt
     )
-    draw = _Draw(key, jnp.float32(temperature), None if top_p == 1 else jnp.float32(top_p))
+    draw = _Draw(key, np.float32(temperature), None if top_p in (None, 1) else np.float32(top_p))
     return _written(config, collections, wanted, draw, None if top_k is None else int(top_k))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 class _State(NamedTuple):
