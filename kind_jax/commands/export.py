@@ -25,11 +25,12 @@ class Arguments:
     source: Annotated[Path, tyro.conf.Positional]
     """A run, or an artifact to take classes out of."""
     out: Path
-    """Folder to write, or the .safetensors file for --to dit, timm and torchvision; it must not exist yet."""
-    to: Literal["artifact", "dit", "diffusers", "stablehlo", "timm", "torchvision"] = "artifact"
+    """Folder to write, or the .safetensors file for --to dit, timm, torchvision and open_clip; it must not exist
+    yet."""
+    to: Literal["artifact", "dit", "diffusers", "stablehlo", "timm", "torchvision", "open_clip"] = "artifact"
     """artifact: ours; dit: the official state dict; diffusers: a folder for DiTTransformer2DModel.from_pretrained;
-    stablehlo: a program that needs no kind_jax; timm and torchvision: the state dict of an image classifier. dit and
-    diffusers take models without gated tailors, like those of kind-jax compose --form dense."""
+    stablehlo: a program that needs no kind_jax; timm and torchvision: the state dict of an image classifier; open_clip:
+    that of a CoCa. dit and diffusers take models without gated tailors, like those of kind-jax compose --form dense."""
     classes: Classes = ()
     """Classes whose tailors to include, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all."""
     weights: Literal["ema", "raw", "best"] | None = None
@@ -43,9 +44,9 @@ def run(args: list[str]) -> int:
     """Parse ``args`` and write the model; returns the exit code."""
     parsed = tyro.cli(Arguments, args=args, prog="kind-jax export")
     classes = typed("--classes", parsed.classes)
-    if parsed.to in ("timm", "torchvision") and classes is not None:
+    if parsed.to in ("timm", "torchvision", "open_clip") and classes is not None:
         raise UserError(f"--classes is given, but a state dict for {parsed.to} has all classes of the model.")
-    if parsed.to in ("dit", "diffusers", "timm", "torchvision"):
+    if parsed.to in ("dit", "diffusers", "timm", "torchvision", "open_clip"):
         from kind_jax.interchange.outgoing import check_out
 
         check_out(parsed.to, parsed.out, replace=parsed.replace)
@@ -65,6 +66,10 @@ def _form(to: str) -> tuple[Callable[[Bundle, Arguments], None], type[RunConfig]
         from kind_jax.classifying.config import ClassifyRun
 
         return _classifier, ClassifyRun
+    if to == "open_clip":
+        from kind_jax.captioning.config import CaptionRun
+
+        return _coca, CaptionRun
     if to == "artifact":
         return _artifact, RunConfig
     return {"dit": _dit, "diffusers": _diffusers, "stablehlo": _stablehlo}[to], Config
@@ -122,4 +127,13 @@ def _classifier(bundle: Bundle, parsed: Arguments) -> None:
     assert parsed.to in ("timm", "torchvision")
     save_classifier(bundle, parsed.out, parsed.to, replace=parsed.replace)
     print(f"{parsed.to} has to be told what no array tells: {untold(bundle.config.model)}")
+    say_paths("exported", {"state dict": parsed.out})
+
+
+def _coca(bundle: Bundle, parsed: Arguments) -> None:
+    from kind_jax.commands.origins import untold
+    from kind_jax.interchange.outgoing import save_coca
+
+    save_coca(bundle, parsed.out, replace=parsed.replace)
+    print(f"open_clip has to be told what no array tells: {untold(bundle.config.model)}")
     say_paths("exported", {"state dict": parsed.out})

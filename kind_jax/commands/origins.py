@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kind_jax.commands.console import table
 from kind_jax.config import Config
+from kind_jax.config.coca import CoCaConfig
 from kind_jax.config.networks import EfficientNetConfig, Network, ResNetConfig, ViTConfig
 from kind_jax.errors import UserError
 
@@ -15,17 +16,20 @@ if TYPE_CHECKING:
     from kind_jax.commands.convert import Arguments
     from kind_jax.deploy.bundle import Bundle
 
-Origin = Literal["dit", "diffusers", "kind", "timm", "torchvision", "efficientnet-lite0"]
+Origin = Literal["dit", "diffusers", "kind", "timm", "torchvision", "efficientnet-lite0", "open_clip"]
 
 _DIFFUSION, _CLASSIFIERS = ("dit", "diffusers", "kind"), ("timm", "torchvision")
 _PACKAGED = "efficientnet-lite0"  # whose file a package has
+_COCA = "open_clip"
 _BELONGS: dict[str, tuple[str, ...]] = {
-    "heads": ("dit", *_CLASSIFIERS),
+    "heads": ("dit", *_CLASSIFIERS, _COCA),
     "weights": ("dit", "kind"),
     "time_frequencies": ("dit", "diffusers"),
     "class_names": ("dit", "diffusers", *_CLASSIFIERS, _PACKAGED),
     "interpolate": _CLASSIFIERS,
-    **dict.fromkeys(("size", "mean", "std"), (*_CLASSIFIERS, _PACKAGED)),
+    "size": (*_CLASSIFIERS, _PACKAGED),
+    **dict.fromkeys(("mean", "std"), (*_CLASSIFIERS, _PACKAGED, _COCA)),
+    **dict.fromkeys(("text_heads", "pooler_heads", "cls_mask", "activation"), (_COCA,)),
     **dict.fromkeys(
         ("learngenes", "tailors", "groups", "projections", "residual", "seed", "plot"), _DIFFUSION
     ),
@@ -47,7 +51,8 @@ def check_options(parsed: Arguments, given: Collection[str]) -> None:
             value = getattr(parsed, name)
             shown = repr(str(value)) if isinstance(value, Path) else repr(value)
             *rest, last = origins
-            raise UserError(f"--{option} is {shown:.200}, but it belongs to --from {', '.join(rest)} or {last}.")
+            whose = f"{', '.join(rest)} or {last}" if rest else last
+            raise UserError(f"--{option} is {shown:.200}, but it belongs to --from {whose}.")
     if parsed.interpolate and parsed.size is None:
         raise UserError("--interpolate is given, but --size is not, the size of images to resize positions for.")
     if (parsed.mean is None) != (parsed.std is None):
@@ -86,6 +91,13 @@ def load(parsed: Arguments, source: Path, class_names: tuple[str, ...] | None) -
         return load_efficientnet_lite0(
             source, size=parsed.size, mean=parsed.mean, std=parsed.std, class_names=class_names
         )
+    if parsed.origin == "open_clip":
+        from kind_jax.interchange.incoming_coca import load_coca
+
+        return load_coca(
+            source, heads=parsed.heads, text_heads=parsed.text_heads, pooler_heads=parsed.pooler_heads,
+            cls_mask=parsed.cls_mask, activation=parsed.activation, mean=parsed.mean, std=parsed.std,
+        )  # fmt: skip
     if parsed.origin in ("timm", "torchvision"):
         from kind_jax.interchange.incoming_classifier import load_classifier
 
@@ -127,6 +139,12 @@ def _part(path: str) -> str:
 
 
 def _sizes(model: Any) -> str:
+    if isinstance(model, CoCaConfig):
+        towers = ", ".join(f"{name} {t.depth} x {t.width}" for name, t in model.towers.items())
+        return (
+            f"CoCa, layers x width: {towers}; inputs {model.size} x {model.size} x {model.channels}, texts of "
+            f"{model.context} out of {model.vocabulary} tokens, {untold(model)}"
+        )
     inputs = f"{model.num_classes} classes, inputs {model.size} x {model.size} x {model.channels}"
     if isinstance(model, ResNetConfig):
         return f"ResNet-{model.depth}, {model.channels_of(0)} channels at first, {inputs}, {_moments(model)}"
@@ -138,13 +156,19 @@ def _sizes(model: Any) -> str:
     return f"{sizes}, {model.time_frequencies} frequencies"
 
 
-def untold(model: ViTConfig | ResNetConfig) -> str:
-    """What the state dict of a classifier does not say about it, in words."""
+def untold(model: ViTConfig | ResNetConfig | CoCaConfig) -> str:
+    """What the state dict of a classifier or a CoCa does not say about it, in words."""
+    if isinstance(model, CoCaConfig):
+        heads = ", ".join(str(tower.heads) for tower in model.towers.values())
+        return (
+            f"{heads} heads, {model.pooler_heads} of the pooler, {model.activation}, CLS sees with the mask "
+            f"{model.cls_mask}, {_moments(model)} of pixels in [0, 1]"
+        )
     heads = f"{model.heads} heads, " if isinstance(model, ViTConfig) else ""
     return f"{heads}images of {model.size} pixels, {_moments(model)} of pixels in [0, 1]"
 
 
-def _moments(model: Network) -> str:
+def _moments(model: Network | CoCaConfig) -> str:
     half = (0.5,) * model.seen_channels  # images in [-1, 1], which are given as they are where there are no moments
     mean, std = (" ".join(f"{value:g}" for value in values or half) for values in (model.mean, model.std))
     return f"mean {mean}, std {std}"

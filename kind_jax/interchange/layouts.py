@@ -70,7 +70,7 @@ def to_collections(places: Places, found: Mapping[str, Leaf]) -> partition.Colle
     for name, (path, layout, block) in places.items():  # the blocks of one path come in order
         parts.setdefault(path, []).append(layout.ours(found[name]))
         stacked[path] = block is not None
-    leaves = {path: np.stack(a) if stacked[path] else np.ascontiguousarray(a[0]) for path, a in parts.items()}
+    leaves = {path: np.stack(a) if stacked[path] else np.asarray(a[0], order="C") for path, a in parts.items()}
     return {name: {} for name in partition.COLLECTIONS} | partition.unflatten(leaves)
 
 

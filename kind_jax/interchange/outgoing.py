@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 
+from kind_jax.captioning.config import CaptionRun
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config.check import check_choice, require
 from kind_jax.config.networks import ResNetConfig
@@ -15,7 +16,7 @@ from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.deploy.manifest import MANIFEST
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory, atomic_write_bytes
-from kind_jax.interchange import diffusers, marker, names, official, programs
+from kind_jax.interchange import coca_names, diffusers, marker, names, official, open_clip, programs
 from kind_jax.interchange.dense import difference, multiplied_out
 from kind_jax.interchange.names import StateDict
 from kind_jax.interchange.state_dict import WEIGHTS
@@ -94,11 +95,24 @@ def save_classifier(bundle: Bundle, path: str | Path, program: programs.Name, *,
     atomic_write_bytes(path, _data(arrays, {marker.KEY: marker.classifier_text(bundle)}))
 
 
-def check_out(form: Literal["dit", "diffusers"] | programs.Name, path: Path, *, replace: bool) -> None:
+def save_coca(bundle: Bundle, path: str | Path, *, replace: bool = False) -> None:
+    """Write a model of images and captions as the state dict of open_clip's CoCa, one ``.safetensors`` file.
+
+    Raises:
+      UserError: the model is of another kind, or open_clip has no such network (see
+        :func:`kind_jax.interchange.open_clip.write`); or the file exists (with ``replace``: and holds no such network).
+    """
+    path = Path(path)
+    check_bundle(bundle, kind=CaptionRun)
+    check_out("open_clip", path, replace=replace)
+    atomic_write_bytes(path, _data(open_clip.write(bundle.config.model, bundle.collections), {}))
+
+
+def check_out(form: Literal["dit", "diffusers", "open_clip"] | programs.Name, path: Path, *, replace: bool) -> None:
     """Refuse a place that the result may not be written to, before any work is done.
 
     Raises:
-      UserError: see :func:`save_dit`, :func:`save_diffusers` and :func:`save_classifier`.
+      UserError: see :func:`save_dit`, :func:`save_diffusers`, :func:`save_classifier` and :func:`save_coca`.
     """
     for parent in path.absolute().parents:
         if (parent / MANIFEST).is_file():  # which must hold nothing that its manifest does not list
@@ -117,6 +131,9 @@ def check_out(form: Literal["dit", "diffusers"] | programs.Name, path: Path, *, 
     if form == "dit":
         if names.TABLE not in found:
             raise UserError(f"{str(path)!r} holds no weights with the official names, so it is not replaced.")
+    elif form == "open_clip":
+        if coca_names.TABLE not in found:
+            raise UserError(f"{str(path)!r} holds no CoCa with open_clip's names, so it is not replaced.")
     elif not programs.PROGRAMS[form].knows(found):
         raise UserError(f"{str(path)!r} holds no network with {form}'s names, so it is not replaced.")
 
@@ -135,4 +152,4 @@ def _off(bundle: Bundle, settings: dict[str, Any]) -> float:
 
 
 def _data(arrays: StateDict, metadata: dict[str, str]) -> bytes:
-    return safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    return safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata)

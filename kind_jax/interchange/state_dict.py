@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def read_file(path: Path, weights: Literal["ema", "raw"] | None = None, *, skip: tuple[str, ...] = ()) -> Found:
-    """A state dict in one file, ``.safetensors``, ``.pt`` or ``.pth``.
+    """A state dict in one file, ``.safetensors``, or ``.pt``, ``.pth`` or ``.bin``, which are one format of PyTorch's.
 
     Args:
       weights: see :func:`kind_jax.interchange.torch_file.read`.
@@ -50,7 +50,7 @@ def read_file(path: Path, weights: Literal["ema", "raw"] | None = None, *, skip:
         raise UserError(f"{path} is a folder, but a state dict is one file; folders are read with --from diffusers.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, skip)
-    if path.suffix in (".pt", ".pth"):
+    if path.suffix in (".pt", ".pth", ".bin"):
         return Found(torch_file.read(path, weights, skip=skip), {})
     raise UserError(
         f"{path} ends in {printable(path.suffix, 20)!r}, but a state dict must be a .safetensors file, or a .pt "

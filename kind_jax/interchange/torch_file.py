@@ -86,6 +86,8 @@ def _state_dict(found: Any, weights: Literal["ema", "raw"] | None, path: Path) -
         if not isinstance(found.get(name), Mapping):
             raise UserError(f"{path} is a training checkpoint without '{name}', but --weights asks for that.")
         found = found[name]
+    elif isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # of open_clip's training
+        found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise UserError(f"{path} holds a {type(found).__name__}, but it must hold a state dict: tensors by name.")
     return dict(found)
