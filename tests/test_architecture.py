@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "kind_jax").rglob("*.py"))
 CORE = {
     "nn", "diffusion", "partition.py", "model.py", "config", "errors.py", "untrusted", "sealed.py", "files.py",
-    "kinds.py",
+    "kinds.py", "losses.py",
 }  # fmt: skip
 
 

@@ -121,7 +121,7 @@ def nan(shape):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("a.bin", {}, "ends in '.bin', but a state dict must be a .safetensors file, or a .pt file"),
+        ("a.ckpt", {}, "ends in '.ckpt', but a state dict must be a .safetensors file, or a .pt file"),
         ("a.safetensors", {"x_embedder.proj.bias": None}, "lacks the array 'x_embedder.proj.bias'"),
         ("a.safetensors", {"more": nan(1)}, "holds the array 'more', which this model does not have"),
         ("a.safetensors", {"x_embedder.proj.bias": nan(31)}, "has shape (31,), but this model needs (32,)"),
