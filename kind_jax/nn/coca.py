@@ -246,7 +246,7 @@ class CoCa(nnx.Module):
         return jnp.maximum(jnp.exp(self.heads.log_temperature[...]), 1 / SHARPEST)
 
     def begin(self, image: Float[Array, "N Q D"], length: int, captions: int = 1) -> Writing:
-        """Captions of at most ``length`` tokens that are about to be written, B = N ``captions`` in the order of images.
+        """Captions of at most ``length`` tokens that are about to be written, as many of each image: B in all.
 
         What is kept of an image is kept once, however many captions of it there are.
         """
