@@ -19,7 +19,7 @@ def emoji(depth: int = 4, steps: int = 3000) -> CaptionRun:
     tower = TowerConfig(width=96, depth=depth, heads=4)
     return CaptionRun(
         model=CoCaConfig(
-            size=32, channels=3, patch=4, image=tower, text=tower, multimodal=tower, vocabulary=259, context=64,
+            size=32, channels=3, patch=8, image=tower, text=tower, multimodal=tower, vocabulary=259, context=64,
             embedding=96, queries=16, pooler_heads=4,
         ),
         text=TextConfig(truncate=True),

@@ -295,6 +295,7 @@ def _newest(
 ) -> Bundle:
     step = checkpoint.latest(directory, without=("optimizer", "data"))
     names = tuple(checkpoint.read_meta(directory, step)["class_names"])
+    names = names if config.model.num_classes else ()  # of its data, which such a model tells apart in words
     aboard = getattr(config, "aboard", None)  # of a run whose model was composed for some of its classes
     groups = groups_of(config, None if classes is None else numbers_of(classes, names))
     if aboard is not None:

@@ -100,6 +100,6 @@ def _curves(run: Path, holdout: str) -> list[Any]:
         "tokens foretold": of(f"{holdout}_token_accuracy"),
     }  # fmt: skip
     if recalled["tokens foretold"]:
-        png = over_steps(recalled, "per cent", scale=100)
+        png = over_steps(recalled, "per cent", scale=100.0)
         found.append(Picture(png=png, caption=f"On the {holdout} split over the run."))
     return found
