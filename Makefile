@@ -113,6 +113,9 @@ study-optima-bandit: $(STAMP)  ## the bandit of module-wise distillation alone; 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)
 
+bench-optima: $(STAMP)  ## distillation module by module: steps and turns as ratios
+	$(BIN)/python benchmarks/optima.py $(ARGS)
+
 bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench ARGS='--only layer,classes'
 	$(BIN)/python benchmarks/run.py $(ARGS)
 

@@ -150,7 +150,7 @@ class CoCaConfig(ImagesConfig):
         return 0, 2 * self.vocabulary * self.text.width, 0
 
 
-_PAPER = {"size": 288, "patch": 18, "vocabulary": 64_000, "queries": 256}
+_PAPER: dict[str, Any] = {"size": 288, "patch": 18, "vocabulary": 64_000, "queries": 256}
 _SIZES = {
     "base": (TowerConfig(width=768, depth=12, heads=12), TowerConfig(width=768, depth=12, heads=12)),
     "large": (TowerConfig(width=1024, depth=24, heads=16), TowerConfig(width=1024, depth=12, heads=16)),
@@ -172,4 +172,5 @@ def coca(name: str, **settings: Any) -> CoCaConfig:
         raise UserError(f"the model is {name!r}, but it must be one of {', '.join(_SIZES)}.")
     image, text = _SIZES[name]
     sizes: dict[str, Any] = {"image": image, "text": text, "multimodal": text}
-    return CoCaConfig(**(_PAPER | sizes | {"embedding": text.width, "pooler_heads": text.heads} | settings))
+    sizes |= {"embedding": text.width, "pooler_heads": text.heads}
+    return CoCaConfig(**(_PAPER | sizes | settings))

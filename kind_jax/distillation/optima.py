@@ -156,16 +156,17 @@ class OptimaTask:
             if settings.scope == "module":  # the same states, and gradients for the module's own leaves alone
                 student = arms.only(self.given, chosen, _student_alone(collections))
                 inside = self._subject.seen(self.student, student, drawn.samples._replace(gate=drawn.gate))
-            layers = self._layers(collections.get(PROJECTORS), inside, theirs)
-            value += settings.layer * jnp.sum(chosen * layers)
-            metrics |= {f"layers_{name}": layers[i] for i, name in enumerate(self.names)}
+            only = rounds.only_module(settings)  # the losses of all others are not even computed
+            layers = self._layers(collections.get(PROJECTORS), inside, theirs, only)
+            value += settings.layer * sum(chosen[self.names.index(name)] * each for name, each in layers.items())
+            metrics |= {f"layers_{name}": each for name, each in layers.items()}
         return Loss(value, {"loss": value} | metrics, mine.loss.moved)
 
     def values(self, collections: Collections, drawn: Drawn, fixed: Collections) -> Float[Array, " V"]:
         """The values of a probe: the student's own loss, the difference of predictions, and each module's loss."""
         mine, theirs = self._seen(collections, drawn, fixed)
         layers = self._layers(collections.get(PROJECTORS), mine, theirs)
-        return jnp.concatenate([jnp.stack([mine.loss.value, self._difference(mine, theirs, drawn)]), layers])
+        return jnp.stack([mine.loss.value, self._difference(mine, theirs, drawn), *layers.values()])
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[OptimaTask, list[str]]:
         student, lines = self.student.bound(dataset, begins=begins)
@@ -215,12 +216,17 @@ class OptimaTask:
     def _difference(self, mine: subjects.Seen, theirs: subjects.Seen, drawn: Drawn) -> Float[Array, ""]:
         return self._subject.difference(mine, theirs, drawn.samples, self.config.optima.temperature)
 
-    def _layers(self, projectors: Any, mine: subjects.Seen, theirs: subjects.Seen) -> Float[Array, " K"]:
-        found = [
-            arms.loss(arm, None if projectors is None else projectors[arm.name], mine.states, theirs.states, mine.valid)
+    def _layers(
+        self, projectors: Any, mine: subjects.Seen, theirs: subjects.Seen, only: str | None = None
+    ) -> dict[str, Float[Array, ""]]:
+        """The loss of each module, or of one."""
+        return {
+            arm.name: arms.loss(
+                arm, None if projectors is None else projectors[arm.name], mine.states, theirs.states, mine.valid
+            )
             for arm in self.arms
-        ]
-        return jnp.stack(found)
+            if only in (None, arm.name)
+        }
 
 
 def _student_alone(collections: Collections) -> Collections:

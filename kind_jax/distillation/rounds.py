@@ -47,10 +47,15 @@ def chosen(settings: OptimaConfig, names: tuple[str, ...], state: Mapping[str, A
     """How much each module's loss counts in this round: 1 for that which was chosen, or all of them."""
     if settings.policy == "all":
         return jnp.ones(len(names))
-    if settings.policy.startswith(FIXED):
-        return jnp.asarray(np.asarray(names) == settings.policy.removeprefix(FIXED), jnp.float32)
+    if (only := only_module(settings)) is not None:
+        return jnp.asarray(np.asarray(names) == only, jnp.float32)
     assert state is not None
     return jax.nn.one_hot(state["arm"], len(names))
+
+
+def only_module(settings: OptimaConfig) -> str | None:
+    """The module that every round distils; None where it is chosen, or all are."""
+    return settings.policy.removeprefix(FIXED) if settings.policy.startswith(FIXED) else None
 
 
 def weighted(settings: OptimaConfig, values: Float[Array, " V"]) -> Float[Array, ""]:
@@ -115,8 +120,8 @@ class Rounds:
         scale = settings.reward_scale
         rewarded = bandit.update(known, arm, gain, gamma=settings.gamma, reward_scale=scale, clip=settings.clip)
         known = jax.tree.map(lambda old, new: jnp.where(first, old, new), known, rewarded)
-        policy, prior = POLICIES[settings.policy.partition(":")[0]], _prior(settings)
-        which = names.index(settings.policy.removeprefix(FIXED)) if policy == "fixed" else 0
+        policy, prior, only = POLICIES[settings.policy.partition(":")[0]], _prior(settings), only_module(settings)
+        which = 0 if only is None else names.index(only)
         following = bandit.choose(
             policy, known, jax.random.fold_in(key, count), count, warmup=settings.warmup, fixed=which, **prior
         )
@@ -132,5 +137,5 @@ class Rounds:
         return {MEMORY: {**collections[MEMORY], STATE: moved}}, figures
 
 
-def _prior(settings: OptimaConfig) -> dict[str, float]:
+def _prior(settings: OptimaConfig) -> dict[str, Any]:
     return {"kappa0": settings.kappa, "mu0": settings.mean, "sigma": settings.sigma, "tau_max": settings.tau}

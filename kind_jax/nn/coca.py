@@ -92,7 +92,8 @@ class Tower(nnx.Module):
         """``x``, the token at one position, after all layers, and what they keep."""
 
         def call(layer: Layer, x: Float[Array, "B 1 D"], _: Any, each: Any) -> Any:
-            return layer.step(x, *each, position)
+            own, memory = each
+            return layer.step(x, own, memory, position)
 
         return over_depth(self.blocks, x, learngenes_only(), call, each=(own, memory), unroll=self.unroll, remat=False)
 
@@ -164,7 +165,7 @@ class Words(Tower):
     ) -> tuple[Float[Array, "B D"], Float[Array, "B T D"], Float[Array, "L B T1 D"]]:
         """CLS behind the last layer and its norm, the words behind the last layer, and the states of all."""
         B, T = tokens.shape
-        cls = jnp.broadcast_to(self.cls_token[...].astype(dtype)[None, None, :], (B, 1, self.cls_token.shape[0]))
+        cls = jnp.broadcast_to(self.cls_token[...].astype(dtype)[None, None, :], (B, 1, self.table[...].shape[1]))
         x = jnp.concatenate([self.table[...].astype(dtype)[tokens], cls], axis=1)
         x, states = self.through(x + self.position[: T + 1].astype(dtype)[None], self.mask(tokens))
         return self.norm(x[:, -1]), x[:, :-1], states

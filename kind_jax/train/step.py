@@ -77,6 +77,11 @@ def _either(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
+def _nothing(leaf: Array) -> Array:
+    """The update of a leaf that is not differentiated; whole numbers, like a bandit's, get one that can be clipped."""
+    return jnp.zeros(leaf.shape, leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.float32)
+
+
 def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
     """Which groups some sample switches on."""
     on = jnp.broadcast_to(gate.weight, gate.index.shape) != 0
@@ -105,7 +110,7 @@ def make_step(
         grads, (metrics, others) = gradients(task, state.collections, drawn, fixed)
         # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
-            partition.overlay(jax.tree.map(jnp.zeros_like, state.collections), grads),
+            partition.overlay(jax.tree.map(_nothing, state.collections), grads),
             state.opt,
             state.collections,
             present=present,

@@ -18,7 +18,9 @@ class Arguments:
 
 def run(args: list[str]) -> int:
     """Measure and write the report; returns the exit code."""
-    return _base(Path(source_among(args))).run(args, more=_modules)
+    source = source_among(args)
+    assert source is not None, "the kind of a run, which names this module, was read from it"
+    return _base(Path(source)).run(args, more=_modules)
 
 
 def _base(run: Path) -> Any:
