@@ -17,7 +17,7 @@ from kind_jax.distillation.optima_config import OptimaConfig, optima_run
 
 BATCH, CONTEXT = 4, 6
 TRAIN = TrainConfig(steps=40, batch=BATCH, null=0.1, ema=None, log_every=1, sample_every=0, checkpoint_every=0)
-ADAM = OptimizerConfig(learning_rate=1e-3)
+ADAM = OptimizerConfig(learning_rate=1e-3, clip=1.0)
 
 
 def coca(image=2, text=1, multimodal=1, width=8):
