@@ -78,6 +78,8 @@ def run(args: list[str]) -> int:
 
     print("opening the data set ...", flush=True)
     datasets = _open(parsed)
+    if any(dataset.captions is not None for dataset in datasets.values()):
+        print("captions are left out: latents are of classes alone")
     shape = next(iter(datasets.values())).image_shape
     latent_shape(look_vae(folder), shape)  # refuses before weights are read
     print("reading the autoencoder ...", flush=True)
