@@ -13,7 +13,7 @@ from kind_jax.errors import UserError
 
 def contrastive(
     image: Float[Array, "B E"],
-    text: Float[Array, "B E"],
+    text: Float[Array, ...],
     temperature: Float[Array, ""] | float,
     form: Literal["sum", "mean"] = "sum",
 ) -> Float[Array, ""]:
@@ -39,7 +39,7 @@ def contrastive(
 
 
 def captioning(
-    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], form: Literal["tokens", "texts"] = "tokens"
+    logits: Float[Array, "B T V"], targets: Int[Array, ...], form: Literal["tokens", "texts"] = "tokens"
 ) -> Float[Array, ""]:
     """Cross-entropy of the next word; log V for each where all logits are one.
 
