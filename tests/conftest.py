@@ -1,19 +1,22 @@
 """Strict by default: eight fake devices, no silent rank promotion, warnings are errors, shapes checked."""
 
 import contextlib
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the time, and XLA:CPU's emitters of fusions are most of that; children of tests have this, too.
-# jaxlib 0.12 does not know the flag any more, and one that XLA does not know ends the process.
+# A program in one piece is compiled in less time than its pieces together: the other core has a worker of its own.
+# jaxlib 0.12 does not know the first flag any more, and one that XLA does not know ends the process.
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
+import checking
 import jax
 import pytest
-from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -23,7 +26,11 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Every annotated shape in the package is checked at run time, in tests only.
-install_import_hook("kind_jax", "beartype.beartype")
+checking.install("kind_jax")
+
+
+# Tracing makes objects by the million, most of which stay: looking for cycles among them is a twentieth of all time.
+gc.set_threshold(100_000, 50, 100)
 
 
 @contextlib.contextmanager
