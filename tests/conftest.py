@@ -59,12 +59,12 @@ def optimised_judge():
 
 # A file belongs to one worker, which makes its fixtures once: the longest begin first, so that none is left over.
 LONGEST = (
-    "assembling/test_incubation.py", "train/test_hosts.py", "commands/test_cli.py", "assembling/test_commands.py",
-    "train/test_step.py", "classifying/test_runs.py", "chaos/test_kills.py", "train/test_loop.py", "test_tutorial.py",
-    "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py", "train/test_init.py",
-    "commands/test_latents.py", "transfer/test_transfer.py", "train/test_faults.py", "train/test_history.py",
-    "deploy/test_compose.py", "chaos/test_fuzz.py", "studies/test_common.py", "nn/test_factored.py",
-    "plan/test_plan.py", "deploy/test_groups.py",
+    "train/test_hosts.py", "assembling/test_commands.py", "assembling/test_incubation.py", "classifying/test_runs.py",
+    "train/test_step.py", "commands/test_cli.py", "merging/test_symmetry.py", "chaos/test_kills.py",
+    "train/test_loop.py", "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py",
+    "merging/test_joint_models.py", "train/test_init.py", "commands/test_latents.py", "transfer/test_transfer.py",
+    "train/test_faults.py", "train/test_history.py", "merging/test_zip_command.py", "deploy/test_compose.py",
+    "chaos/test_fuzz.py", "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ KIND = ViTConfig(
     size=8, channels=1, patch=4, width=16, depth=2, heads=2, groups=(0, 1) * 5, gate="superclass",
     factor=FactorConfig(learngenes=8, tailors=2),
 )  # fmt: skip
-RESNET = ResNetConfig(size=8, channels=1, width=0.25)
+RESNET = ResNetConfig(size=8, channels=1, width=0.25, stages=(1, 2, 1))
 CNN = CNNConfig(size=8, channels=1)
 
 

@@ -211,7 +211,7 @@ def test_groups_of_blocks_are_modules():
         assert float(jnp.max(jnp.abs(kernel[other]))) == 0
 
 
-def test_a_generator_with_a_bank_is_distilled(optimised):
+def test_a_generator_with_a_bank_is_distilled():
     """Steps that take rows of tailors out of the bank, beside a teacher with a bank of its own."""
     plain = tiny.generator(tiny.dit(1, groups=12))
     task, teacher = tiny.task_of(plain, tiny.dit(2, groups=12), policy="thompson")

@@ -75,7 +75,9 @@ def logits(model, x):
     )
 
 
-@pytest.mark.parametrize("case", ["zipit_a0.5_b1.0", "permute", "identity"])
+@pytest.mark.parametrize(
+    "case", ["zipit_a0.5_b1.0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("permute", "identity"))]
+)
 def test_resnet(case, optimised):
     """Weights, outputs, and outputs after BatchNorm's statistics were found anew."""
     models = [Model(RESNET, resnet_weights(f"e2e/resnet/{name}")) for name in "AB"]

@@ -101,7 +101,11 @@ def shuffled(table, leaves, rng, stream="permute"):
     return apply.adapted(table, maps, leaves, 0)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = pytest.mark.slow
+VARIANTS = ("vit without biases", "resnet, padded", "resnet, bottlenecks", "kind vit", "dit")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in VARIANTS else ()) for name in NETWORKS])
 def test_any_order_computes_the_same(name, optimised):
     config = NETWORKS[name]
     run, first = function(config), weights(config)
@@ -124,8 +128,11 @@ def logits(found, x):
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(name, "zip") for name in ("vit", "vit without biases", "resnet", "cnn", "zipped")]
-    + [("vit", "permute"), ("resnet", "permute"), ("resnet", "optimal")],
+    [("vit", "zip"), ("cnn", "zip"), ("zipped", "zip"), ("resnet", "optimal")]
+    + [
+        pytest.param(*case, marks=SLOW)
+        for case in (("vit without biases", "zip"), ("resnet", "zip"), ("vit", "permute"), ("resnet", "permute"))
+    ],
 )
 def test_a_model_is_found_again_in_a_shuffled_copy(name, method, optimised):
     """With its heads, and its stream rotated or in another order; averaging weights does not find it."""
@@ -154,7 +161,7 @@ def test_a_model_is_found_again_in_a_shuffled_copy(name, method, optimised):
             np.testing.assert_allclose(logits(found, x), both, atol=1e-5 * np.abs(both).max())
 
 
-@pytest.mark.parametrize("name", ["dit", "kind dit", "kind vit"])
+@pytest.mark.parametrize("name", ["kind dit", pytest.param("dit", marks=SLOW), "kind vit"])
 def test_any_network_is_found_again(name, optimised):
     """Generators, and weights of learngenes and tailors, whose components too may be in another order."""
     config = NETWORKS[name]

@@ -49,7 +49,7 @@ def figures(out):
 
 
 def test_from_two_models_to_one_and_on(models, tmp_path, capsys):
-    """Merged, measured, opened, evaluated, merged again with another of its kind, and trained on."""
+    """Merged, measured, opened, evaluated, and trained on."""
     out = tmp_path / "ab"
     assert main(["zip", str(models[0]), str(models[1]), "--to", "1", "--out", str(out), "--images", "100"]) == 0
     said, found = capsys.readouterr().out, figures(out)
@@ -74,14 +74,18 @@ def test_from_two_models_to_one_and_on(models, tmp_path, capsys):
     measured = json.loads((tmp_path / "measured" / "evaluation.json").read_text())
     assert measured["figures"]["top1"] == pytest.approx(found["accuracy"]["merged"]["joint"])
 
-    assert main(["zip", str(models[2]), str(models[3]), "--to", "1", "--out", str(tmp_path / "cd")]) == 0
-    whole = tmp_path / "abcd"
-    assert main(["zip", str(out), str(tmp_path / "cd"), "--to", "1", "--out", str(whole)]) == 0
-    assert open_bundle(whole).class_names == NAMES[:8]
-    capsys.readouterr()
-    run = ["--config", "vit_digits", "--init", str(whole), "--workdir", str(tmp_path / "run")]
-    assert main(["train", *run, "--train.steps", "2", "--train.batch", "8", "--data.classes", *"01234567"]) == 0
+    run = ["--config", "vit_digits", "--init", str(out), "--workdir", str(tmp_path / "run")]
+    assert main(["train", *run, "--train.steps", "2", "--train.batch", "8", "--data.classes", *"0123"]) == 0
     assert isinstance(open_bundle(tmp_path / "run").config.model, ZippedConfig)
+
+
+@pytest.mark.slow
+def test_merged_models_are_merged_again(models, tmp_path):
+    for pair, name in ((models[:2], "ab"), (models[2:], "cd")):
+        assert main(["zip", *map(str, pair), "--to", "1", "--out", str(tmp_path / name)]) == 0
+    whole = tmp_path / "abcd"
+    assert main(["zip", str(tmp_path / "ab"), str(tmp_path / "cd"), "--to", "1", "--out", str(whole)]) == 0
+    assert open_bundle(whole).class_names == NAMES[:8]
 
 
 def test_nothing_merged_is_the_ensemble(models, tmp_path):

@@ -43,7 +43,7 @@ def run(config, steps=3, batch=BATCH):
 
 def test_the_step_compiles_once_and_learns():
     config = tiny.change(tiny.CONFIG, train={"null": 0.0}, optimizer={"learning_rate": 5e-3})
-    draws = step.draw(task_of(config), jax.tree.map(jnp.asarray, BATCH), jnp.asarray(10_000))
+    draws = jax.jit(step.draw, static_argnums=0)(task_of(config), BATCH, jnp.asarray(10_000))
     loss = jax.jit(lambda c: task_of(config).loss(c, draws).value)
     f = jax.jit(chex.assert_max_traces(step.make_step(task_of(config)), 1), donate_argnums=0)
     current = start(config)
@@ -263,7 +263,8 @@ def test_a_large_bank_is_stepped_by_the_rows_in_use(null_gate, accumulate, monke
 
     def trained():
         f = jax.jit(step.make_step(task_of(config)), donate_argnums=0)
-        current = state.start(task_of(config), tiny.weights(config.model))  # not compiled: the bank is another below
+        # Compiled anew each time: the bank is another below.
+        current = jax.jit(lambda weights: state.start(task_of(config), weights))(tiny.weights(config.model))
         for row in labels:
             current, metrics = f(current, {**BATCH, "label": row})
         return state.averaged(config, current), current, metrics
