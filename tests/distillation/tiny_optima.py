@@ -20,7 +20,7 @@ TRAIN = TrainConfig(steps=40, batch=BATCH, null=0.1, ema=None, log_every=1, samp
 ADAM = OptimizerConfig(learning_rate=1e-3, clip=1.0)
 
 
-def coca(image=2, text=1, multimodal=1, width=8):
+def coca(image=1, text=1, multimodal=1, width=8):
     towers = {"image": image, "text": text, "multimodal": multimodal}
     return CoCaConfig(
         size=4, channels=1, patch=2, vocabulary=11, context=CONTEXT, embedding=4, queries=3, pooler_heads=2,
