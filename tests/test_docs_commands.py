@@ -45,6 +45,8 @@ ABSENT = {
     r"classes\.make": "WordNet is not here; tests/data/test_classes.py",
     r"plan --config (configs/)?(dit_(?!b2\.py)|vit_[blh]\d)": "minutes and gigabytes; tests/plan/test_pages.py -m slow",
     r"^make \.venv/\.emoji": "fetches packages; tests/data/test_emoji.py",
+    r"emoji|plan --config coca_|--(from|to) open_clip": "pictures and weights are not here; tests/captioning, tests/"
+    "interchange",
     r"^make \.venv/\.animals|^kind-jax train --config \w+_animals\s*(#|$)|runs/\w*(vit|resnet)_animals|best_vit": "the "
     "package animal-mnist is not here; tests/classifying",
     r"--agree ": "needs models that are trained; tests/synthesis",
@@ -78,10 +80,13 @@ SHORT = {
 }  # fmt: skip
 SHORT_CLASSIFIER = {flag: value for flag, value in SHORT.items() if not flag.startswith("--sampler")}
 SMALL: dict[str, dict[str, str]] = {
-    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|(vit|resnet)_digits|_student))": SHORT,
+    r"(train\.py|kind-jax (train|transfer))(?!.*(_animals|(vit|resnet)_digits|_student|digits_modules))": SHORT,
     r"--config resnet_digits(?!.*--init)": {**SHORT_CLASSIFIER, "--model.width": "0.25"},
     r"--config resnet_digits.*--init": SHORT_CLASSIFIER,
     r"--config vit_digits": {
+        **SHORT_CLASSIFIER, "--train.sample-every": "2", "--model.width": "16", "--model.heads": "2",
+    },
+    r"--config digits_modules": {
         **SHORT_CLASSIFIER, "--train.sample-every": "2", "--model.width": "16", "--model.heads": "2",
     },
     r"--config digits_student": {**SHORT_CLASSIFIER, "--train.sample-every": "2"},
