@@ -61,8 +61,9 @@ class OptimaTask:
 
     @property
     def control(self) -> rounds.Rounds | None:
-        """None for plain layerwise distillation, in which nothing is chosen."""
-        return None if self.config.optima.policy == "all" else rounds.Rounds(self)
+        """None where nothing is chosen: in plain layerwise distillation, and where no module's loss counts."""
+        settings = self.config.optima
+        return None if settings.policy == "all" or not settings.layer else rounds.Rounds(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,7 +144,6 @@ class OptimaTask:
     def loss(self, collections: Collections, drawn: Drawn, fixed: Collections) -> Loss:
         """The student's own loss, the difference of predictions, and the loss of the module of this round."""
         settings = self.config.optima
-        chosen = rounds.chosen(settings, self.names, collections.get(MEMORY, {}).get(rounds.STATE))
         mine, theirs = self._seen(collections, drawn, fixed)
         value = settings.label * mine.loss.value
         metrics = {name: figure for name, figure in mine.loss.metrics.items() if name != "loss"}
@@ -152,6 +152,7 @@ class OptimaTask:
             metrics["prediction"] = self._difference(mine, theirs, drawn)
             value += settings.prediction * metrics["prediction"]
         if settings.layer:
+            chosen = rounds.chosen(settings, self.names, collections.get(MEMORY, {}).get(rounds.STATE))
             inside = mine
             if settings.scope == "module":  # the same states, and gradients for the module's own leaves alone
                 student = arms.only(self.given, chosen, _student_alone(collections))
