@@ -5,6 +5,7 @@ axes; functions that are defined within others pay for that at each call of the 
 plain classes, and beartype alone checks those the same.
 """
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -26,6 +27,16 @@ def _has_shape(hint: Any) -> bool:
     return any(map(_has_shape, typing.get_args(hint)))
 
 
+def _unless_disabled(fn: Callable[..., Any], checked: Callable[..., Any]) -> Callable[..., Any]:
+    """As all others, these checks are off where a test sets ``jaxtyping_disable``, to call as users do."""
+
+    @functools.wraps(fn)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return (fn if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
+
+    return called
+
+
 def _checked(fn: Any, typechecker: Callable[[Any], Any]) -> Any:
     if inspect.isfunction(fn):
         if not fn.__annotations__:
@@ -36,7 +47,7 @@ def _checked(fn: Any, typechecker: Callable[[Any], Any]) -> Any:
             return _everywhere(fn, typechecker=typechecker)
         if not any(map(_has_shape, hints.values())):
             fn.__annotations__ = hints  # beartype looks names up in a class first, where a method may have the same
-            return typechecker(fn)
+            return _unless_disabled(fn, typechecker(fn))
     return _everywhere(fn, typechecker=typechecker)
 
 
