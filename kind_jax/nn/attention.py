@@ -145,7 +145,10 @@ class CrossAttention(nnx.Module):
         B, S, _ = memory.shape
         return Kept(*(a.reshape(B, S, self.heads, -1) for a in jnp.split(self.kv(memory), 2, axis=-1)))
 
-    def __call__(self, x: Float[Array, "B T D"], kept: Kept) -> Float[Array, "B T D"]:
-        """``kept``: of B samples; or of fewer, each of which as many consecutive ones of ``x`` attend to."""
+    def __call__(
+        self, x: Float[Array, "B T D"], kept: Kept, mask: Bool[Array, "_ _ S"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """``kept``: of B samples; or of fewer, each of which as many consecutive ones of ``x`` attend to. ``mask``: see
+        :func:`dot_product_attention`."""
         q = self.q(x).reshape(len(kept.k), -1, self.heads, x.shape[-1] // self.heads)
-        return self.o(dot_product_attention(q, *kept).reshape(x.shape))
+        return self.o(dot_product_attention(q, *kept, mask).reshape(x.shape))

@@ -107,7 +107,9 @@ class Pooler(nnx.Module):
         self.attention = CrossAttention(width, memory, heads, init=init, stddev=STDDEV)
         self.norm = LayerNorm(width, eps=eps, init=init)
 
-    def __call__(self, memory: Float[Array, "B S M"]) -> Float[Array, "B Q D"]:
+    def __call__(self, memory: Float[Array, "B S M"], valid: Bool[Array, "B S"] | None = None) -> Float[Array, "B Q D"]:
+        """``valid``: the tokens that are attended to; None: all."""
         query = self.norm_query(self.query[...].astype(memory.dtype))
         query = jnp.broadcast_to(query[None], (len(memory), *query.shape))
-        return self.norm(self.attention(query, self.attention.keep(self.norm_memory(memory))))
+        kept, mask = self.attention.keep(self.norm_memory(memory)), None if valid is None else valid[:, None, :]
+        return self.norm(self.attention(query, kept, mask))
