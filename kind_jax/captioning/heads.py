@@ -72,7 +72,7 @@ def features(
     count = images.shape[1] if images.ndim == 5 else 1
     if images.ndim not in (4, 5) or len(images) != len(tokens):
         raise UserError(
-            f"images {images.shape} and texts {tokens.shape} must be as many: one text for an image or a pair."
+            f"images {images.shape} and texts {tokens.shape} must be as many: a text for each image or pair."
         )
     wanted = head[partition.PARAMS]["classifier"]["kernel"].shape[0] // config.multimodal.width
     if count != wanted:
