@@ -35,4 +35,4 @@ def test_killed_runs_and_flipped_bits(tmp_path):
     record = json.loads((tmp_path / "chaos.json").read_text())
     assert (record["kills"]["cases"], record["flips"]["cases"]) == (3, 40)
     assert record["kills"]["failures"] == record["flips"]["failures"] == []
-    assert record["kills"]["figures"]["steps"] > 5
+    assert record["kills"]["figures"]["steps"] > 3  # three kills, each with work between
