@@ -33,7 +33,9 @@ def dot_product_attention(
     if jax.default_backend() != "cpu":
         return jax.nn.dot_product_attention(
             q, k, v, mask=None if mask is None else mask[:, None],
-            implementation=implementation(jax.devices()[0], q.dtype, q.shape[-1]),
+            implementation=implementation(
+                jax.devices()[0], q.dtype, q.shape[-1], () if mask is None else (q.shape[1], k.shape[1])
+            ),
         )  # fmt: skip
     B, T, H, d = q.shape
     merged = (jnp.moveaxis(a, 2, 1).reshape(B * H, a.shape[1], d) for a in (q, k, v))
@@ -43,15 +45,21 @@ def dot_product_attention(
     return jnp.moveaxis(_attend(*merged, seen).reshape(B, H, T, d), 1, 2)
 
 
-def implementation(device: Any, dtype: jnp.dtype, features: int) -> Literal["cudnn", "xla"]:
+def implementation(
+    device: Any, dtype: jnp.dtype, features: int, masked: tuple[int, ...] = ()
+) -> Literal["cudnn", "xla"]:
     """cuDNN's fused attention where it exists: 16-bit heads of up to 128 features on NVIDIA chips since Ampere.
 
     JAX does not choose it by itself.
+
+    Args:
+      masked: T and S where there is a mask, which cuDNN differentiates for even lengths alone.
     """
     capability = str(getattr(device, "compute_capability", ""))  # "9.0"; AMD's are names like gfx942
     nvidia = device.platform in ("gpu", "cuda") and capability.replace(".", "").isdecimal()
     fits = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and features <= 128 and features % 8 == 0
-    return "cudnn" if nvidia and float(capability) >= 8 and fits else "xla"
+    even = not any(length % 2 for length in masked)
+    return "cudnn" if nvidia and float(capability) >= 8 and fits and even else "xla"
 
 
 @jax.custom_vjp

@@ -39,3 +39,9 @@ def test_fused_attention_is_asked_for_where_it_exists(platform, capability, dtyp
         else SimpleNamespace(platform=platform, compute_capability=capability)
     )
     assert implementation(device, jnp.dtype(dtype), features) == expected
+
+
+@pytest.mark.parametrize(("lengths", "expected"), [((64, 256), "cudnn"), ((65, 65), "xla"), ((1, 64), "xla")])
+def test_fused_attention_has_no_gradient_of_masked_odd_lengths(lengths, expected):
+    device = SimpleNamespace(platform="gpu", compute_capability="9.0")
+    assert implementation(device, jnp.dtype("bfloat16"), 64, lengths) == expected
