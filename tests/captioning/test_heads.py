@@ -21,6 +21,9 @@ def test_padding_has_no_influence():
     head = jax.tree.map(jnp.asarray, heads.init(CONFIG, 4))
     found = RUN(CONFIG, WEIGHTS, head, PAIRS[:, 0], TOKENS)
     assert found.shape == (3, 4)
+    empty = RUN(CONFIG, WEIGHTS, head, PAIRS[:, 0], TOKENS.at[1].set(0))
+    assert np.isfinite(empty).all()
+    np.testing.assert_allclose(found[::2], empty[::2], atol=1e-5)
     longer = RUN(CONFIG, WEIGHTS, head, PAIRS[:, 0], jnp.pad(TOKENS, ((0, 0), (0, 2))))
     np.testing.assert_allclose(found, longer, atol=1e-5)
     other = RUN(CONFIG, WEIGHTS, head, PAIRS[:, 1], TOKENS)
@@ -53,11 +56,23 @@ def test_a_head_learns_and_reaches_the_encoder():
     assert float(jnp.max(jnp.abs(below["params"]["image"]["position"]))) > 0
 
 
-def test_other_numbers_of_images_are_refused():
-    head = heads.init(CONFIG, 2, images=2)
-    with pytest.raises(UserError, match=r"are 1 for each text, but the head must have 2"):
-        heads.logits(CONFIG, WEIGHTS, head, PAIRS[:, 0], TOKENS)
-    with pytest.raises(UserError, match="must be as many"):
-        heads.logits(CONFIG, WEIGHTS, head, PAIRS[:2], TOKENS)
-    with pytest.raises(UserError, match="classes is 0"):
-        heads.init(CONFIG, 0)
+@pytest.mark.parametrize(
+    ("images", "tokens", "sentence"),
+    [
+        (PAIRS[:, 0], TOKENS, "are 1 for each text, but the head must have 2"),
+        (PAIRS[:2], TOKENS, r"tokens is \(3, 6\), but it must be 2 texts"),
+        (PAIRS, TOKENS[0], r"tokens is \(6,\)"),
+        (PAIRS, jnp.ones((3, 11), jnp.int32), "of 1 to 10 tokens"),
+        (PAIRS, TOKENS.astype(jnp.float32), "must be whole numbers"),
+        (PAIRS[:, :, 1:], TOKENS, r"an array of images \(8, 8, 3\)"),
+    ],
+)
+def test_other_shapes_are_refused(images, tokens, sentence):
+    with pytest.raises(UserError, match=sentence):
+        heads.logits(CONFIG, WEIGHTS, heads.init(CONFIG, 2, images=2), images, tokens)
+
+
+@pytest.mark.parametrize(("name", "value"), [("classes", 0), ("classes", 2.0), ("images", 0), ("seed", -1)])
+def test_impossible_heads_are_refused(name, value):
+    with pytest.raises(UserError, match=f"{name} is {value}"):
+        heads.init(CONFIG, **({"classes": 2} | {name: value}))
