@@ -21,7 +21,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
-	study-merging study-merging-generators study-optima-bandit demo-animals bench \
+	study-merging study-merging-generators study-optima-bandit study-optima demo-animals bench \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -109,6 +109,9 @@ study-merging-generators: $(STAMP)  ## two generators of five digits each become
 
 study-optima-bandit: $(STAMP)  ## the bandit of module-wise distillation alone; a minute
 	$(BIN)/python studies/optima_bandit.py $(ARGS)
+
+study-optima: $(STAMP) $(EMOJI_STAMP)  ## distillation of CoCa module by module, against all modules at once; an hour and a half
+	$(BIN)/python studies/optima.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)
