@@ -54,9 +54,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "reward_loss self": {"reward_loss": "self"},
     "reward absolute": {"reward": "absolute"},
     "reward_scale none": {"reward_scale": "none"},
-    "gamma 0.8": {"gamma": 0.8},
-    "gamma 0.98": {"gamma": 0.98},
-    "gamma 1": {"gamma": 1.0},
 }
 TUNING_SEED, HELD = 100, {"split": "validation"}
 RATES, LAYERS, GAMMAS = (3e-4, 1e-3, 3e-3), (1.0, 10.0, 100.0), (0.9, 0.95)
@@ -68,7 +65,9 @@ class Arguments:
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     few: tuple[int, ...] = (0, 1, 2)
-    """Seeds of ablations and controls."""
+    """Seeds of controls, and of the smaller students."""
+    ablations: tuple[int, ...] = (0, 1)
+    """Seeds of ablations."""
     steps: int = 150
     """Of a student."""
     teacher_steps: int = 1200
@@ -182,18 +181,16 @@ class Study:
         for seed in given.few:
             yield self.student("oracle", 2, seed, plan={"oracle": True})
             yield self.student("untrained teacher", 2, seed, of={"params": untrained["params"]})
-        for seed in given.seeds:
-            for policy in (NONE, *FEWER):
-                yield self.student(policy, 1, seed, policy)
+        for seed in given.ablations:
+            for name, settings in ABLATIONS.items():
+                yield self.student(name, 2, seed, **settings)
         found = self.records.get("costs", lambda: costs(self.program(2), self.teacher))
         longer = round(given.steps / found["step without a teacher, share"] / training.ROUND) * training.ROUND
         for seed in given.seeds:
             yield self.student("none, same time", 2, seed, NONE, plan={"steps": longer})
         for seed in given.few:
-            for name, settings in ABLATIONS.items():
-                yield self.student(name, 2, seed, **settings)
-        for seed in given.few:
-            yield self.student("scope module", 2, seed, scope="module")
+            for policy in (NONE, *FEWER):
+                yield self.student(policy, 1, seed, policy)
 
     def write(self) -> None:
         """The summary of what has been done so far."""
@@ -202,7 +199,7 @@ class Study:
             "what": "CoCa on emoji distilled module by module, the module chosen by several policies",
             "command": "make study-optima",
             "commit": commit.stdout.strip() or "unknown",
-            "seeds": self.arguments.seeds, "few": self.arguments.few, "tuning_seed": TUNING_SEED,
+            "seeds": self.arguments.seeds, "few": self.arguments.few, "seeds_of_ablations": self.arguments.ablations, "tuning_seed": TUNING_SEED,
             "machine": f"a shared virtual CPU core, Python {platform.python_version()}, jax {jax.__version__}, float32",
             "settings": self.records.settings, "ablations": ABLATIONS, "results": self.records.found,
         }  # fmt: skip

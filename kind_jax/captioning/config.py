@@ -77,7 +77,7 @@ class CaptionRun(RunConfig):
     def __post_init__(self) -> None:
         for name in ("contrastive", "captioning"):
             require(0 <= getattr(self, name) <= _MOST, name, getattr(self, name), f"between 0 and {_MOST:g}")
-        some = self.contrastive + self.captioning > 0
+        some = not self.contrastive == self.captioning == 0
         require(some, "captioning", self.captioning, "positive where contrastive is 0")
         possible = self.train.batch > 1 or not self.contrastive
         require(possible, "train.batch", self.train.batch, "2 or more where contrastive is positive")

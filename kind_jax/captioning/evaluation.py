@@ -80,7 +80,7 @@ def evaluate(
     figures |= _retrieval(config, weights, measured, own)
     right, labels = None, _labels(dataset)
     if labels is not None and len(dataset.class_names) > 1:
-        named = [(prompt or config.text.prompt).format(name) for name in dataset.class_names]
+        named = [(prompt or config.text.prompt).replace("{}", name) for name in dataset.class_names]
         share = class_accuracy(measured.images, embed_texts(config, weights, named), labels)
         figures["zero_shot_top1"] = share
         right = (round(share * len(labels)), len(labels))

@@ -19,7 +19,7 @@ from kind_jax.captioning import texts as readings
 from kind_jax.captioning.config import CaptionRun
 from kind_jax.classifying.accuracy import ahead
 from kind_jax.config.coca import CoCaConfig
-from kind_jax.data.sets import Dataset
+from kind_jax.data.sets import Dataset, gathered
 from kind_jax.text.scores import recall_at
 from kind_jax.train import sharding
 
@@ -89,7 +89,8 @@ def measure(
 
     def read(start: int) -> dict[str, np.ndarray]:
         wanted = np.minimum(start + shard * rows + np.arange(rows), total - 1)
-        return {"image": dataset.source.gather(wanted)["image"], "tokens": tokens[wanted]}
+        records, read = gathered(dataset.source, wanted)
+        return {"image": records["image"], "tokens": tokens[read]}
 
     run = jax.jit(_of_batch, static_argnums=0, out_shardings=sharding.replicated(mesh))
     found: list[dict[str, np.ndarray]] = []

@@ -17,7 +17,7 @@ from kind_jax import partition
 from kind_jax.captioning import texts
 from kind_jax.captioning.config import CaptionRun
 from kind_jax.captioning.decode import greedy
-from kind_jax.data.sets import Dataset
+from kind_jax.data.sets import Dataset, gathered
 from kind_jax.files import atomic_write_bytes
 from kind_jax.images import to_uint8
 from kind_jax.text.tokenizer import tokenizer_of
@@ -29,7 +29,8 @@ COLUMNS, ROWS = 4, 4
 def save(config: CaptionRun, weights: partition.Collections, dataset: Dataset, path: Path, mesh: Mesh) -> None:
     """Write images from all over a data set, each with its own caption and the greedy one; every host calls it."""
     chosen = np.asarray(texts.spread(len(dataset.source), COLUMNS * ROWS))
-    images = dataset.source.gather(chosen)["image"]
+    records, chosen = gathered(dataset.source, chosen)
+    images = records["image"]
     said = captions(config, weights, jax.device_put(images, sharding.replicated(mesh)))
     if hosts.is_first():
         own = texts.captions_of(dataset)

@@ -13,6 +13,7 @@ from kind_jax.config.check import refuse
 from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 from kind_jax.text.tokenizer import Tokenizer, rows, tokenizer_of
+from kind_jax.untrusted.text import printable
 
 
 class Tokens(NamedTuple):
@@ -29,8 +30,8 @@ def captions_of(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
       UserError: the data set has none.
     """
     if dataset.captions is None:
-        name = dataset.fingerprint.get("name")
-        raise UserError(f"the data set {name} has no captions, but images and texts are trained together.")
+        name, split = (dataset.fingerprint.get(each) for each in ("name", "split"))
+        raise UserError(f"the {split} split of the data set {name} has no captions, but each image must have one.")
     return dataset.captions
 
 
@@ -42,7 +43,16 @@ def tokens_of(config: CaptionRun, captions: Sequence[Sequence[str]]) -> Tokens:
     """
     counts = np.asarray([len(each) for each in captions], np.int32)
     flat = [text for each in captions for text in each]
-    found = rows(tokenizer_of(config.text.tokenizer), flat, config.model.context, truncate=config.text.truncate).tokens
+    tokenizer, settings = tokenizer_of(config.text.tokenizer), config.text
+    room = config.model.context - 2
+    if not settings.truncate and any(len(tokenizer.encode(text)) > room for text in flat):
+        longest = max(flat, key=lambda text: len(tokenizer.encode(text)))
+        needed = len(tokenizer.encode(longest)) + 2  # with the tokens that begin and end it
+        raise UserError(
+            f"model.context is {config.model.context}, but it must be {needed} or more for the caption "
+            f"{printable(longest, 80)!r}; text.truncate cuts captions that are longer."
+        )
+    found = rows(tokenizer, flat, config.model.context, truncate=settings.truncate).tokens
     tokens = np.zeros((len(captions), max(counts.max(initial=0), 1), config.model.context), np.int32)
     record = np.repeat(np.arange(len(captions)), counts)
     tokens[record, np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)] = found

@@ -11,6 +11,7 @@ import tyro
 
 from kind_jax.commands.console import check_file, say_paths
 from kind_jax.errors import UserError
+from kind_jax.untrusted.text import printable
 
 _SHOWN = 40  # captions that are printed
 
@@ -85,7 +86,7 @@ def run(args: list[str]) -> int:
     atomic_write_text(listed, "".join(f"{json.dumps(line)}\n" for line in lines))
     atomic_write_bytes(out, picture(found.images[:64], said[:64], None if found.own is None else found.own[:64]))
     for line in lines[:_SHOWN]:
-        print(f"  {line['image']}: {line['caption']}")
+        print(f"  {printable(line['image'], 500)}: {printable(line['caption'], 500)}")  # a model may say anything
     if len(lines) > _SHOWN:
         print(f"  ... and {len(lines) - _SHOWN} more")
     say_paths("written", {"picture": out, "captions": listed})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import posixpath
 from pathlib import Path
@@ -36,11 +37,16 @@ def captions_of(source: FolderSource, root: Path) -> tuple[tuple[str, ...], ...]
             )
         return None
     found: dict[bytes, list[str]] = {source.name(index): [] for index in range(len(source))}
-    for number, line in enumerate(read_small(path, _LARGEST).split(b"\n"), 1):
+    content = read_small(path, _LARGEST).removeprefix(codecs.BOM_UTF8)  # which some editors put in front
+    for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
         name, text = _parsed(line, f"line {number} of {str(path)!r}")
         if (own := found.get(os.fsencode(name))) is not None:
+            if text in own:
+                raise UserError(
+                    f"line {number} of {str(path)!r} has the caption {printable(text, 80)!r} a second time."
+                )
             own.append(text)
         elif not (source.folder / name).is_file() or not name.lower().endswith(SUFFIXES):
             raise UserError(

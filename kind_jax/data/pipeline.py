@@ -16,7 +16,7 @@ from jaxtyping import UInt32
 from kind_jax.config.roles import differences
 from kind_jax.data import augment
 from kind_jax.data.latents import MemoryLatents
-from kind_jax.data.sets import Dataset, Draws, MemorySource, Replaces, Source
+from kind_jax.data.sets import Dataset, Draws, MemorySource, Source, gathered
 from kind_jax.errors import UserError
 
 # Describes the order of records for the fingerprint: change it whenever the stream changes.
@@ -61,10 +61,7 @@ class _Batches:
         indices = np.concatenate(parts)
         if isinstance(self.source, Draws):
             return self.source.draw(indices, seed=self.seed, first=start, flip=self.flip)
-        if isinstance(self.source, Replaces):
-            batch, read = self.source.gather_records(indices)
-        else:
-            batch, read = self.source.gather(indices), indices
+        batch, read = gathered(self.source, indices)
         batch |= {name: values[read] for name, values in self.columns.items()}
         if self.flip:
             mirrored = augment.flips(self.seed, start, rows)

@@ -135,3 +135,10 @@ class MemorySource:
         digest = hashlib.sha256(self.labels.astype("<i4").tobytes())
         digest.update(self.images.astype("<f4").data)
         return digest.hexdigest()
+
+
+def gathered(source: Source, indices: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Several records, and which they are: the next that can be read stand in for those that cannot."""
+    if isinstance(source, Replaces):
+        return source.gather_records(indices)
+    return source.gather(indices), np.asarray(indices)

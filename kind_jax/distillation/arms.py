@@ -109,6 +109,12 @@ def _clash(arms: Sequence[ArmConfig], paths: Sequence[str]) -> str | None:
     return None
 
 
+def _block(path: str) -> int | None:
+    """The block that a leaf is of, where blocks of different forms are not stacked."""
+    found = re.search(rf"{_STACK}(\d+)/", path)
+    return None if found is None else int(found.group(1))
+
+
 def _paths(shapes: Collections) -> list[str]:
     return [
         f"{name}/{path}" for name, tree in shapes.items() if name in partition.COLLECTIONS
@@ -150,7 +156,9 @@ def only(arms: Sequence[ArmConfig], chosen: Float[Array, " K"], weights: Collect
             stopped = jax.lax.stop_gradient(leaf)
             for i in own:
                 on, span = chosen[i] != 0, arms[i].blocks
-                if span is not None and _STACK in path:  # of a stack, some blocks
+                if span is not None and (number := _block(path)) is not None:
+                    on = on & (span[0] <= number < span[1])
+                elif span is not None and _STACK in path:
                     axis = DEPTH_AXIS[collection]
                     rows = np.arange(leaf.shape[axis])
                     inside = (rows >= span[0]) & (rows < span[1])

@@ -121,6 +121,8 @@ def update(state: State, arm: Number, reward: Number, **settings: Any) -> State:
     """
     known, state = _checked(settings), _arrays(state)
     arms, window = len(state.n), len(state.counted)
+    if isinstance(arm, float):  # a number between two arms would pull none
+        raise UserError(f"arm is {arm}, but it must be a whole number.")
     _check("arm", arm, 0, arms - 1)
     counted = scaled(state, reward, reward_scale=known.reward_scale, clip=known.clip)
     pulled = jnp.arange(arms) == arm

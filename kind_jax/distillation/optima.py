@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from kind_jax import model
+from kind_jax.classes import mismatch
 from kind_jax.config import OptimizerConfig
 from kind_jax.config.training import RuleConfig
 from kind_jax.data.sets import Dataset
@@ -181,6 +183,10 @@ class OptimaTask:
         if settings.source not in (None, found):
             raise another(settings, found, "optima.teacher")
         plain = student_run(config)
+        if bundle.class_names and (odd := mismatch(bundle.class_names, dataset.class_names)) is not None:
+            raise UserError(
+                f"optima.teacher is {place!r}, but its classes must be those of the data, in their order: {odd}."
+            )
         for name, ours, other in self._subject.contradictions(plain, bundle.config):
             raise UserError(f"{name} is {ours!r:.200}, but optima.teacher has {other!r:.200}.")
         settings = dataclasses.replace(config.optima, source=found, network=bundle.config.model)
@@ -306,7 +312,7 @@ def _optimizer(config: Any) -> OptimizerConfig:
     """The optimizer's settings, with one for the projectors where the run has none: they do not decay."""
     settings = config.optimizer
     some = config.optima.projection == "linear" and config.optima.layer
-    if not some or any(rule.path.startswith(PROJECTORS) for rule in settings.rules):
+    if not some or any(re.fullmatch(rule.path, f"{PROJECTORS}/x/kernel") for rule in settings.rules):
         return settings
     return dataclasses.replace(
         settings, rules=(*settings.rules, RuleConfig(path=rf"{PROJECTORS}/.*", weight_decay=0.0))

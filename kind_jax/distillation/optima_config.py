@@ -136,9 +136,8 @@ class OptimaConfig:
     def __post_init__(self) -> None:
         for name in ("label", "prediction", "layer"):
             require(0 <= getattr(self, name) <= _MOST, f"optima.{name}", getattr(self, name), f"0 to {_MOST:g}")
-        require(
-            self.label + self.prediction + self.layer > 0, "optima.label", self.label, "positive where others are 0"
-        )
+        some = not self.label == self.prediction == self.layer == 0
+        require(some, "optima.label", self.label, "positive where optima.prediction and optima.layer are 0")
         for name in ("temperature", "clip", "kappa", "sigma", "tau"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"optima.{name}", value, "positive and finite")

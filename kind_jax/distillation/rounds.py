@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from kind_jax.data.dataset import open_dataset
-from kind_jax.data.sets import Dataset
+from kind_jax.data.sets import Dataset, gathered
 from kind_jax.distillation import bandit
 from kind_jax.distillation.optima_config import FIXED, OptimaConfig
 from kind_jax.errors import UserError
@@ -28,7 +28,7 @@ POLICIES: dict[str, bandit.Policy] = {
     "random": "random", "fixed": "fixed",
 }  # fmt: skip
 """What a run's policies are called by :mod:`kind_jax.distillation.bandit`."""
-_KEY = 0x6F70  # of what rounds draw, beside what steps draw from the same seed
+_PROBE, _ROUND = 0xF06F7070, 0xF06F7071  # of what turns draw from the run's seed; no step has such a number
 
 
 def fresh(arms: int, settings: OptimaConfig) -> dict[str, Any]:
@@ -104,8 +104,8 @@ class Rounds:
             raise UserError(
                 f"optima.probe is {size}, but it must be at most {len(dataset.source)}, the images that there are."
             )
-        rows = np.sort(np.random.RandomState([config.train.seed, _KEY]).permutation(len(dataset.source))[:size])
-        records = dataset.source.gather(rows)
+        rows = np.sort(np.random.RandomState([config.train.seed, _PROBE]).permutation(len(dataset.source))[:size])
+        records, rows = gathered(dataset.source, rows)
         found = {name: np.asarray(records[name]) for name in ("image", "label")}
         return found | {name: values[rows] for name, values in self.task.student.columns(dataset, {}).items()}
 
@@ -113,8 +113,8 @@ class Rounds:
         """Reward the module of the round that has ended, and choose the next one."""
         config, names = self.task.config, self.task.names
         settings, state = config.optima, collections[MEMORY][STATE]
-        key = jax.random.fold_in(jax.random.key(config.train.seed), _KEY)
-        values = self.task.values(collections, self.task.draw(probe, key), fixed)
+        probing, choosing = (jax.random.fold_in(jax.random.key(config.train.seed), n) for n in (_PROBE, _ROUND))
+        values = self.task.values(collections, self.task.draw(probe, probing), fixed)
         known, count, arm = bandit.State(**state["bandit"]), state["count"], state["arm"]
         first, gain = count == 0, reward(settings, state["values"], values, arm)
         scale = settings.reward_scale
@@ -123,7 +123,7 @@ class Rounds:
         policy, prior, only = POLICIES[settings.policy.partition(":")[0]], _prior(settings), only_module(settings)
         which = 0 if only is None else names.index(only)
         following = bandit.choose(
-            policy, known, jax.random.fold_in(key, count), count, warmup=settings.warmup, fixed=which, **prior
+            policy, known, jax.random.fold_in(choosing, count), count, warmup=settings.warmup, fixed=which, **prior
         )
         variant = policy if policy in ("dsts", "window") else "gaussian"
         mean, deviation = bandit.posterior(known, variant=variant, **prior)

@@ -157,12 +157,16 @@ def rows(tokenizer: Tokenizer, texts: Sequence[str], length: int, *, truncate: b
                     f"{length - 2}."
                 )
             found, cut = _whole(tokenizer, found[: length - 2]), cut + 1
+            if not found:
+                raise UserError(
+                    f"the length of a row is {length} tokens, too few for a character of {printable(text, 80)!r}."
+                )
         row[: len(found) + 2] = [tokenizer.bos, *found, tokenizer.eos]
     return Rows(tokens, cut)
 
 
 def _whole(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     """The tokens without those at the end that are the beginning of a character alone."""
-    while len(ids) > 1 and tokenizer.decode(ids).endswith("\N{REPLACEMENT CHARACTER}"):
+    while ids and tokenizer.decode(ids).endswith("\N{REPLACEMENT CHARACTER}"):
         ids = ids[:-1]
     return ids

@@ -171,6 +171,7 @@ def _named(config: RunConfig) -> str:
 
 
 def _parameters(collections: partition.Collections) -> str:
-    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in collections.items()}
+    learned = {name: tree for name, tree in collections.items() if name != partition.MEMORY}
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in learned.items()}
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
     return f"{sum(sizes.values()):,} parameters: {parts}"
