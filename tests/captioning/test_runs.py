@@ -136,7 +136,7 @@ def test_bad_input(teacher, pictures, tmp_path, capsys):
     config = settings(pictures)
     with pytest.raises(UserError, match=r"model.vocabulary is 300, but text.tokenizer 'bytes' has 259"):
         train(change(config, model={"vocabulary": 300}), tmp_path / "a")
-    with pytest.raises(UserError, match=r"model.context is 6, but it must be 7 or more for the caption .black."):
+    with pytest.raises(UserError, match=r"model.context is 6, but it must be 10 or more for the caption .so black."):
         train(change(config, model={"context": 6}), tmp_path / "b")
     with pytest.raises(UserError, match="split of the data set digits has no captions"):
         train(change(config, data={"source": "digits"}, model={"channels": 1}), tmp_path / "c")
