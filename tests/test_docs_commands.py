@@ -59,6 +59,7 @@ SLOW = (
     r"kind-jax (report|evaluate|plan)\b", r"--to stablehlo|program/run\.py", r"--init |--mesh\.",
     r"--data\.source glyphs", r"runs/pets", r"--workdir runs/(mine|dense|half)\b", r"--from kind",
     r"runs/tuned", r"runs/(assemble|modules)\b", r"\bparts\b", r"few_labels", r"\bthree_tuned\b",
+    r"--optima\.policy",
     # What another document or another test runs with other numbers.
     r"runs/(low|high|first_half|second_half)", r"sample merged\b", r"runs/(few|mixed|images)\b",
 )  # fmt: skip
