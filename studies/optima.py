@@ -3,19 +3,20 @@
     make study-optima
 
 A CoCa of 4 + 4 + 4 layers (image encoder, text decoder, multimodal decoder) is trained on emoji and teaches students of
-2 + 2 + 2 and of 1 + 1 + 1, which begin with its layers in the places in which they are compared. Hypotheses: (1) a
-student is the better for its teacher; (2) Thompson sampling of the module beats all modules at once, and taking turns,
-by more than the spread over seeds; (3) one module matters more than the others; (4) whoever may try each module in each
-round and keeps the best is better than all who must guess: there is something to gain from choosing at all.
+2 + 2 + 2 (with --more also of 1 + 1 + 1), which begin with its layers in the places in which they are compared.
+Hypotheses: (1) a student is the better for its teacher; (2) Thompson sampling of the module beats all modules at once,
+and taking turns, by more than the spread over seeds; (3) one module matters more than the others; (4) whoever may try
+each module in each round and keeps the best is better than all who must guess: there is something to gain from choosing
+at all.
 
 Protocol. All runs of a seed see the same batches, and the same 16 held-out pairs judge their rounds of five steps. A
 seed is the order of the data, what is drawn, the probe, and the bandit's; students begin alike. The learning rate, the
 weight of the modules' losses (for all modules at once) and gamma are the best of a few on another seed, by the caption
 loss of all held-out images, and serve all policies. Test figures are looked at once, when a student is done. The
 reward is the relative fall of everything that plain distillation would minimise, over the root mean square of the last
-20, unless it is said otherwise. "None, same time" trains without a teacher for as many steps more as the teacher would
-have cost. The oracle tries each module in each round, from the same state and on the same batches, and keeps the one
-with the greatest reward. Every result is kept under --out, and an interrupted study continues.
+20, unless it is said otherwise. The oracle tries each module in each round, from the same state and on the same
+batches, and keeps the one with the greatest reward. Every result is kept under --out, and an interrupted study
+continues.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ import optima_training as training
 import safetensors.numpy
 import tyro
 from common import Records, entry, report
-from optima_costs import costs
 from optima_picture import picture, rounds_picture
 from optima_tables import tables
 from optima_training import MODULES, Plan, Program, known
@@ -73,6 +73,8 @@ class Arguments:
     teacher_steps: int = 1200
     teacher_rate: float = 3e-3
     teacher_batch: int = 32
+    more: bool = False
+    """Whether there are students of predictions alone, too, and such of a quarter of the teacher's depth."""
     out: Path = Path("runs/study-optima")
 
 
@@ -184,13 +186,11 @@ class Study:
         for seed in given.ablations:
             for name, settings in ABLATIONS.items():
                 yield self.student(name, 2, seed, **settings)
-        found = self.records.get("costs", lambda: costs(self.program(2), self.teacher))
-        longer = round(given.steps / found["step without a teacher, share"] / training.ROUND) * training.ROUND
-        for seed in given.seeds:
-            yield self.student("none, same time", 2, seed, NONE, plan={"steps": longer})
-        for seed in given.few:
-            for policy in (NONE, *FEWER):
-                yield self.student(policy, 1, seed, policy)
+        for depth in (2, 1) if given.more else ():
+            for seed in given.few:
+                yield self.student("predictions alone", depth, seed, "uniform", layer=0.0)
+                for policy in (NONE, *FEWER):
+                    yield self.student(policy, depth, seed, policy)
 
     def write(self) -> None:
         """The summary of what has been done so far."""
@@ -199,7 +199,8 @@ class Study:
             "what": "CoCa on emoji distilled module by module, the module chosen by several policies",
             "command": "make study-optima",
             "commit": commit.stdout.strip() or "unknown",
-            "seeds": self.arguments.seeds, "few": self.arguments.few, "seeds_of_ablations": self.arguments.ablations, "tuning_seed": TUNING_SEED,
+            "seeds": self.arguments.seeds, "few": self.arguments.few, "seeds_of_ablations": self.arguments.ablations,
+            "tuning_seed": TUNING_SEED,
             "machine": f"a shared virtual CPU core, Python {platform.python_version()}, jax {jax.__version__}, float32",
             "settings": self.records.settings, "ablations": ABLATIONS, "results": self.records.found,
         }  # fmt: skip

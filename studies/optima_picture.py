@@ -12,8 +12,8 @@ from optima_tables import MODULES, SHOWN, runs_of, values
 from kind_jax.plots import COLOURS, png, style
 
 POLICIES = (
-    "none", "none, same time", "all", "uniform", "random", "thompson", "dsts", "window", "greedy", "fixed:image",
-    "fixed:text", "fixed:multimodal", "oracle", "untrained teacher",
+    "none", "predictions alone", "all", "uniform", "random", "thompson", "dsts", "window", "greedy",
+    "fixed:image", "fixed:text", "fixed:multimodal", "oracle", "untrained teacher",
 )  # fmt: skip
 CHOOSING = ("thompson", "dsts", "window", "greedy", "oracle")
 PANELS = ("caption_loss", "token_accuracy", "text_r5", "cider")

@@ -19,7 +19,7 @@ SHOWN: dict[str, tuple[str, float, int]] = {
 }
 """Figures of the test split: what they are called, their unit, and digits."""
 FALLS = ("caption_loss",)  # the less the better
-RIVALS = ("none", "all", "uniform", "random", "oracle")
+RIVALS = ("none", "predictions alone", "all", "uniform", "random", "oracle")
 
 
 def runs_of(record: Mapping[str, Any], depth: int) -> dict[str, dict[int, Any]]:
@@ -85,7 +85,7 @@ def _choices(runs: Mapping[str, Mapping[int, Any]]) -> str:
     heads = [f"share, {name}" for name in MODULES] + [f"reward, {name}, 1e-3" for name in MODULES]
     rows = [["", *heads]]
     for name, found in runs.items():
-        if name.startswith(("none", "all", "fixed")):
+        if name.startswith(("none", "all", "fixed", "predictions")):
             continue
         got = [spread(column.tolist(), 2) for column in shares(found).T]
         rows.append([name, *got, *(f"{value:.1f}" for value in rewards(found))])
@@ -96,8 +96,6 @@ def tables(record: Mapping[str, Any]) -> str:
     """Everything, as Markdown."""
     results, parts = record["results"], []
     parts.append(f"rate {results.get('rate')}, layer {results.get('layer')}, gamma {results.get('gamma')}\n")
-    if "costs" in results:
-        parts.append(f"{results['costs']}\n")
     for name, found in results.get("teacher", {}).items():
         parts.append(f"teacher, {name}: {found}\n")
     for depth in (2, 1):

@@ -191,7 +191,7 @@ class Program:
         for state, said in self.rounds(plan, teacher, begin or teacher):
             line.append({name: round(float(said[name]), 5) for name in KEPT})
             weights = state.collections
-        found = {"figures": figures(self.depth, weights, plan.split)}
+        found: dict[str, Any] = {"figures": figures(self.depth, weights, plan.split)}
         if plan.split == "test":
             found["validation_loss"] = round(caption_loss(self.depth, weights), 6)
         rounds = {name: [each[name] for each in line] for name in KEPT}
@@ -203,7 +203,8 @@ class Program:
         """The state and the figures of the turn after each round."""
         optima = plan.optima or known("uniform")
         steer = (optima.prediction, optima.layer, float(optima.policy == "all")) if plan.optima else (0.0, 0.0, 0.0)
-        turning = dataclasses.replace(optima, policy="uniform" if optima.policy == "all" else optima.policy)
+        policy = "uniform" if optima.policy == "all" else optima.policy  # turns are taken for their figures alone
+        turning = dataclasses.replace(optima, policy=policy, layer=optima.layer or 1.0)
         config = dataclasses.replace(
             self.task.config, optima=turning, train=dataclasses.replace(self.task.config.train, seed=plan.seed)
         )

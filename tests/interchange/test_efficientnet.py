@@ -114,7 +114,7 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     refused(["export", str(tmp_path / "art"), "--to", "timm", *out[:1], f"{out[1]}.safetensors"], "it must be 'vit' or")
     refused(["convert", "--from", "timm", *out], "the source is missing, but --from timm needs one")
     line = ["convert", "--from", "efficientnet-lite0", *out]
-    refused([*line, "--heads", "3"], "--heads is 3, but it belongs to --from dit, timm or torchvision")
+    refused([*line, "--heads", "3"], "--heads is 3, but it belongs to --from dit, timm, torchvision or open_clip")
     refused(
         [*line[:1], str(tmp_path / "art"), *line[1:]], "is a folder, but the state dict of EfficientNet-Lite0 is one"
     )
