@@ -68,7 +68,11 @@ def lines(path: Path) -> list[Line]:
     ]
 
 
-_CLASSIFIER = re.compile(r"runs/(\w*(vit|resnet)_animals|animals_probe)$")
+_OF_KIND = {
+    "classification": re.compile(r"runs/(\w*(vit|resnet)_animals|animals_probe)$"),
+    "captioning": re.compile(r"runs/emoji$"),
+}
+"""Runs that are not here, by what they would say of themselves."""
 
 
 class _ParsedError(Exception):
@@ -91,8 +95,9 @@ def parse(words: list[str], monkeypatch) -> Any:
         patch.setattr(train, "_start", lambda *given: None)
         patch.setattr(classifier_transfer, "_source", lambda args: (Path(args[0]), settings_of(Path(args[0]))))
         module = f"kind_jax.commands.{words[0]}"
-        if any(_CLASSIFIER.match(word) for word in words):  # which a run that is not here cannot say
-            module = KINDS["classification"].verbs.get(words[0], module)
+        for kind, pattern in _OF_KIND.items():
+            if any(map(pattern.match, words)):
+                module = KINDS[kind].verbs.get(words[0], module)
         with pytest.raises(_ParsedError) as caught:
             importlib.import_module(module).run(words[1:])
     return caught.value.args[0]
