@@ -184,7 +184,7 @@ def _tags(glyph: Glyph) -> str:
 
 
 def _rendered(drawing: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    import resvg_py  # an optional package, needed only once a machine
+    import resvg_py  # pyright: ignore[reportMissingImports] # an optional package, needed only once a machine
 
     data = resvg_py.svg_to_bytes(
         svg_string=drawing, background="white", width=size, height=size, skip_system_fonts=True
