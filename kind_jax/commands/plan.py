@@ -78,6 +78,8 @@ def run(args: list[str]) -> int:
 def _say(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: float) -> None:
     from kind_jax.plan.compiled import remat
     from kind_jax.plan.estimate import readable, readable_time
+    from kind_jax.tasks import task_of
+    from kind_jax.train.layout import described
 
     mesh, state = config.mesh, step.state
     rows = {
@@ -92,6 +94,13 @@ def _say(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: fl
         f"batch {config.train.batch} in {config.train.accumulate} micro-batches; compiled in {step.seconds:.0f} s"
     )
     table("memory of a device", ("part", "size"), [(name, readable(size)) for name, size in rows.items()])
+    for line in described(step.layout, task_of(config)):
+        print(line)
+    if step.rows is not None:
+        print(
+            f"A step works on {step.rows.count} rows of the bank and looks up {step.rows.copies} on each device: "
+            f"{readable(step.rows.bytes)} of the temporary memory."
+        )
     print(
         f"The tailor bank is {readable(state.tailors)} of the state. Temporary memory is an upper bound: the program\n"
         "that was compiled here is for CPU; it keeps attention probabilities [heads, tokens, tokens], which fused\n"

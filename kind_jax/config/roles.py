@@ -60,7 +60,7 @@ _ROLES: dict[type, dict[Role, str]] = {
     SamplerConfig: {Role.SAMPLING: "method steps guidance guidance_channels eta"},
     DataConfig: {
         Role.TRAINING: "source name classes protocol seed flip size channels held_out validation only fraction "
-        "mix_ratio latent_scale",
+        "mix_ratio latent_scale per_class",
         Role.PLACE: "path vae mix",
         Role.SPEED: "workers",
         Role.UPKEEP: "skip_bad",

@@ -63,6 +63,10 @@ class DataConfig:
         with a folder of images for each class, of the real images' size. Classes are matched by name. Validation and
         test stay real.
       mix_ratio: synthetic images for each real one that is trained on, class by class: 2 is two for one.
+      per_class: class-grouped batches: how many records of one class a batch has together, so that ``train.batch`` /
+        ``per_class`` classes are in it, each once as far as the sizes of the classes allow; every record is met as
+        often as any other. A step with tailors then costs less, as it looks them up once for a class, and on a mesh
+        with ``mesh.fsdp`` every device gets only classes whose tailors it holds. None draws records at random.
       skip_bad: share of the records that may be unreadable, and are skipped; 0 refuses the first.
       vae: folder of the autoencoder (diffusers' AutoencoderKL) that turns samples of a model of latents into pictures.
       latent_scale: scaling_factor and shift_factor of the autoencoder that made the latents; a run takes them from its
@@ -87,6 +91,7 @@ class DataConfig:
     fraction: float = 1.0
     mix: str | None = None
     mix_ratio: float = 1.0
+    per_class: int | None = None
     skip_bad: float = 0.01
     vae: str | None = None
     latent_scale: tuple[float, float] | None = None
@@ -96,6 +101,8 @@ class DataConfig:
         require(0 <= self.workers <= 1024, "data.workers", self.workers, "between 0 and 1024")
         require(0 <= self.seed < 2**32, "data.seed", self.seed, f"between 0 and {2**32 - 1}")
         require(1 <= self.size <= 8192, "data.size", self.size, "between 1 and 8192")
+        possible = self.per_class is None or 1 <= self.per_class < 2**31
+        require(possible, "data.per_class", self.per_class, "1 or more; None draws records at random")
         require(0 <= self.skip_bad <= 1, "data.skip_bad", self.skip_bad, "between 0 and 1")
         require(0 <= self.validation <= 0.9, "data.validation", self.validation, "between 0 and 0.9")
         possible = self.validation == 0 or self.source != "latents"

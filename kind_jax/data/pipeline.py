@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
@@ -14,7 +14,7 @@ from absl import flags
 from jaxtyping import UInt32
 
 from kind_jax.config.roles import differences
-from kind_jax.data import augment
+from kind_jax.data import augment, grouped
 from kind_jax.data.latents import MemoryLatents
 from kind_jax.data.sets import Dataset, Draws, MemorySource, Source, gathered
 from kind_jax.errors import UserError
@@ -35,11 +35,29 @@ def _epoch_order(records: int, seed: int, epoch: int) -> UInt32[np.ndarray, " N"
     return order
 
 
+@dataclasses.dataclass(frozen=True)
+class _Uniform:
+    """Records at random: one permutation of the data set after another."""
+
+    records: int
+    seed: int
+
+    def __call__(self, start: int, stop: int) -> UInt32[np.ndarray, " n"]:
+        parts = [
+            _epoch_order(self.records, self.seed, epoch)[
+                max(0, start - epoch * self.records) : stop - epoch * self.records
+            ]
+            for epoch in range(start // self.records, (stop - 1) // self.records + 1)
+        ]
+        return np.concatenate(parts)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Batches:
     """A Grain source whose records are whole batches: number k is this host's part of global batch k."""
 
     source: Source
+    order: Callable[[int, int], np.ndarray]
     batch: int
     seed: int
     flip: bool
@@ -51,14 +69,9 @@ class _Batches:
         return sys.maxsize  # endless
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        records, rows = len(self.source), self.batch // self.shards
+        rows = self.batch // self.shards
         start = index * self.batch + self.shard * rows
-        stop = start + rows
-        parts = [
-            _epoch_order(records, self.seed, epoch)[max(0, start - epoch * records) : stop - epoch * records]
-            for epoch in range(start // records, (stop - 1) // records + 1)
-        ]
-        indices = np.concatenate(parts)
+        indices = self.order(start, start + rows)
         if isinstance(self.source, Draws):
             return self.source.draw(indices, seed=self.seed, first=start, flip=self.flip)
         batch, read = gathered(self.source, indices)
@@ -114,7 +127,14 @@ _THREADS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)  # counted i
 
 
 def batches(
-    dataset: Dataset, *, batch: int, seed: int, shard: int = 0, shards: int = 1, workers: int = 0
+    dataset: Dataset,
+    *,
+    batch: int,
+    seed: int,
+    shard: int = 0,
+    shards: int = 1,
+    workers: int = 0,
+    grouping: grouped.Grouping | None = None,
 ) -> grain.DatasetIterator:
     """Endless batches of a data set, mirrored at random where its ``flip`` is on.
 
@@ -134,6 +154,7 @@ def batches(
       shard: which part of each global batch is read here.
       shards: parts of a global batch, one for each host.
       workers: processes that decode records, 0 for threads; a data set in memory needs neither and uses none.
+      grouping: of class-grouped batches; None is for records at random.
 
     Returns:
       An iterator over ``{"image": float32 [batch / shards, H, W, C], "label": int32 [batch / shards]}``, and the rows
@@ -142,7 +163,7 @@ def batches(
       one that could, else -1; ``bad.BadRecords`` takes it out and counts.
 
     Raises:
-      UserError: ``batch`` cannot be divided among the shards, or ``seed`` is out of range.
+      UserError: ``batch`` cannot be divided among the shards, ``seed`` is out of range.
     """
     assert 0 <= shard < shards, (shard, shards)
     if batch % shards:
@@ -150,8 +171,11 @@ def batches(
     if not 0 <= seed < 2**32:
         raise UserError(f"data.seed is {seed}, but it must be between 0 and {2**32 - 1}.")
     assert not dataset.columns or not isinstance(dataset.source, Draws)
+    order = _Uniform(len(dataset.source), seed)
+    if grouping is not None:
+        order = grouped.Grouped(grouping, batch=batch, seed=seed)
     source = _Batches(
-        source=dataset.source, batch=batch, seed=seed, flip=dataset.flip, shard=shard, shards=shards,
+        source=dataset.source, order=order, batch=batch, seed=seed, flip=dataset.flip, shard=shard, shards=shards,
         columns=dict(dataset.columns),
     )  # fmt: skip
     stream = grain.MapDataset.source(source)
@@ -162,10 +186,12 @@ def batches(
     return iter(stream.to_iter_dataset(_THREADS))
 
 
-def fingerprint(dataset: Dataset, *, batch: int, seed: int) -> dict[str, Any]:
+def fingerprint(dataset: Dataset, *, batch: int, seed: int, grouping: grouped.Grouping | None = None) -> dict[str, Any]:
     """What determines the stream of :func:`batches`, as JSON values; saved beside the iterator's state."""
     found = {"dataset": dataset.fingerprint, "batch": batch, "seed": seed, "transforms": _TRANSFORMS}
-    return found | ({"flip": True} if dataset.flip else {})  # absent where it is off, as before there was a choice
+    if dataset.flip:  # absent where it is off, as before there was a choice
+        found["flip"] = True
+    return found if grouping is None else found | grouping.fingerprint
 
 
 def describe_difference(saved: dict[str, Any], current: dict[str, Any]) -> str | None:

@@ -190,7 +190,7 @@ def _bank(config: Config) -> Bank:
     groups = config.model.num_groups
     if not config.optimizer.lazy_tailors or not any(form.tailors for form in config.model.forms.values()):
         return Bank(groups, None)
-    gate, size = model.class_gate(config.model), config.train.batch
+    gate, size = model.class_gate(config.model), config.train.batch // (config.data.per_class or 1)
     index = jax.eval_shape(lambda: gate(jnp.zeros(size, jnp.int32), jnp.zeros(size, bool)).index)
     rows = math.prod(index.shape)
     return Bank(groups, rows if 2 * rows <= groups else None)

@@ -3,7 +3,8 @@
 One mechanism serves every use. KIND's class gate (ICML 2025: W(c) = learngenes + the tailors of c) is k = 1 with weight
 1; the null class is weight 0; mixtures, soft gates and ablations are other values of the same two arrays.
 
-Dimensions: B samples (or 1, for a gate that all samples share), k groups that are on for a sample.
+Dimensions: B samples (or 1, for a gate that all samples share), k groups that are on for a sample, G cohorts:
+B / G samples in a row that name the same rows.
 """
 
 from __future__ import annotations
@@ -27,10 +28,21 @@ class Gate:
     """Rows of the tailor bank and their weights, for each sample or, with a leading 1, for all samples alike.
 
     While a batch is stacked in micro-batches, there is an axis before.
+
+    Attributes:
+      index: of each sample, or of each cohort: G divides B.
+      weight: of each sample.
+      aligned: whether row g of the bank is that of cohort g, so that nothing has to be looked up; k is 1 then.
     """
 
-    index: Int[Array, "*parts B k"]
+    index: Int[Array, "*parts G k"]
     weight: Float[Array, "*parts B k"]
+    aligned: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def by_cohort(self) -> bool:
+        """Whether several samples share each row of ``index``."""
+        return self.index.shape[0] != self.weight.shape[0]
 
 
 def one_group(rows: Int[Array | np.ndarray, " B"]) -> Gate:

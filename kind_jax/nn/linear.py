@@ -1,6 +1,7 @@
 """Projections: a plain dense layer and its factored, gated counterpart. Both are called as ``layer(x, gate)``.
 
-Dimensions: B samples, T tokens, N_G learngenes, k groups that are on, N_T tailors of one group.
+Dimensions: B samples, T tokens, N_G learngenes, k groups that are on, N_T tailors of one group, G cohorts: samples in
+a row that share their groups, or all B samples one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from kind_jax.config import Contraction, Energy, Form
-from kind_jax.nn.contraction import choose
+from kind_jax.nn import cohorts
+from kind_jax.nn.contraction import Order, choose
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.per_sample import low_rank
@@ -113,6 +115,8 @@ class FactoredDense(nnx.Module):
     ) -> Float[Array, "B *T d_out"]:
         """``scale``: factors on the outputs of each sample."""
         own = self._own(gate, x.dtype)
+        if own is not None and gate.by_cohort:
+            return self._by_cohort(x, own, gate, scale)
         everyone = own is not None and own.u.shape[0] == 1  # one gate for all: its components join the shared ones
         y = self._shared(x, own if everyone else None)
         if y is None:  # nothing is shared
@@ -127,39 +131,69 @@ class FactoredDense(nnx.Module):
         tokens = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
         return y + low_rank(tokens, own.u, own.s, v).reshape(y.shape)
 
+    def _by_cohort(
+        self, x: Float[Array, "B *T d_in"], own: Own, gate: Gate, scale: Float[Array, "B d_out"] | None
+    ) -> Float[Array, "B *T d_out"]:
+        """The same where cohorts share their components."""
+        if x.shape[0] != gate.weight.shape[0]:
+            raise ValueError(f"the gate has {gate.weight.shape[0]} samples, but x has {x.shape[0]}")
+        B, d_in = x.shape[0], x.shape[-1]
+        tokens = x.reshape(B, math.prod(x.shape[1:-1]), d_in)
+        each = cohorts.Factors(jnp.swapaxes(own.u, 1, 2), own.s[:, :, None] * own.v)
+        weight = jnp.repeat(gate.weight.astype(x.dtype), own.s.shape[1] // gate.weight.shape[1], axis=1)
+        shared, always = None, self._components(x.dtype)
+        if always is None or self._order(always, x) == "folded":
+            shared, always = self._shared(x, None), None
+        y = cohorts.low_rank(tokens, always, each, weight).reshape(*x.shape[:-1], self.d_out)
+        y = y if shared is None else y + shared
+        return scaled(y if self.bias is None else add_bias(y, self.bias[...]), scale)
+
     def _shared(self, x: Float[Array, "B *T d_in"], own: Own | None) -> Float[Array, "B *T d_out"] | None:
         """What applies to every sample: the dense kernel or the learngenes, and ``own`` (of all samples alike)."""
         more = None if own is None else (own.u[0].T, own.s[0][:, None] * own.v[0])
         if self.kernel is not None:
             kernel = self.kernel[...].astype(x.dtype)
             return matmul(x, kernel if more is None else kernel + more[0] @ more[1])
-        if self.u is not None and self.s is not None and self.v is not None:
-            # s goes into v: to scale [n, d_out] once is cheaper than to scale [rows, n] activations.
-            always = self.u[...].astype(x.dtype), (self.s[...][:, None] * self.v[...]).astype(x.dtype)
+        if (always := self._components(x.dtype)) is not None:
             if more is None:
                 more = always
             else:
-                more = jnp.concatenate([always[0], more[0]], axis=1), jnp.concatenate([always[1], more[1]], axis=0)
+                more = jnp.concatenate([always.u, more[0]], axis=1), jnp.concatenate([always.v, more[1]], axis=0)
         if more is None:
             return None
         left, right = more
-        order = choose(self.contraction, left.shape[0], left.shape[1], right.shape[1], math.prod(x.shape[:-1]))
-        return matmul(x, left @ right) if order == "folded" else matmul(matmul(x, left), right)
+        return matmul(x, left @ right) if self._order(more, x) == "folded" else matmul(matmul(x, left), right)
+
+    def _components(self, dtype: jnp.dtype) -> cohorts.Factors | None:
+        """The learngenes as two factors; None where there are none."""
+        if self.u is None or self.s is None or self.v is None:
+            return None
+        # s goes into v: to scale [n, d_out] once is cheaper than to scale [rows, n] activations.
+        return cohorts.Factors(self.u[...].astype(dtype), (self.s[...][:, None] * self.v[...]).astype(dtype))
+
+    def _order(self, factors: tuple[Array, Array], x: Float[Array, "B *T d_in"]) -> Order:
+        left, right = factors
+        return choose(self.contraction, left.shape[0], left.shape[1], right.shape[1], math.prod(x.shape[:-1]))
 
     def _own(self, gate: Gate, dtype: jnp.dtype) -> Own | None:
         """The k groups of each sample side by side, as one low-rank weight of n = k N_T components."""
         if self.u_t is None or self.s_t is None or self.v_t is None:
             return None
-        u, s, v = (a[...][gate.index].astype(dtype) for a in (self.u_t, self.s_t, self.v_t))
-        s = s * gate.weight.astype(dtype)[:, :, None]
+        u, s, v = (self._rows(a[...], gate).astype(dtype) for a in (self.u_t, self.s_t, self.v_t))
+        if not gate.by_cohort:
+            s = s * gate.weight.astype(dtype)[:, :, None]
         batch, n = s.shape[0], s.shape[1] * s.shape[2]
         u = jnp.swapaxes(u, 2, 3).reshape(batch, n, u.shape[2])
         return Own(u, s.reshape(batch, n), v.reshape(batch, n, v.shape[3]))
 
+    @staticmethod
+    def _rows(bank: Float[Array, "groups ..."], gate: Gate) -> Float[Array, "G k ..."]:
+        return bank[:, None] if gate.aligned else bank[gate.index]
+
 
 class Own(NamedTuple):
-    """The components that are on for each sample, or with a leading 1 for all samples alike."""
+    """The components that are on for each sample or cohort, or with a leading 1 for all samples alike."""
 
-    u: Float[Array, "B n d_in"]
-    s: Float[Array, "B n"]
-    v: Float[Array, "B n d_out"]
+    u: Float[Array, "G n d_in"]
+    s: Float[Array, "G n"]
+    v: Float[Array, "G n d_out"]

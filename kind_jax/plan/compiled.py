@@ -21,9 +21,12 @@ from kind_jax.deploy import cost
 from kind_jax.errors import UserError
 from kind_jax.partition import TAILORS
 from kind_jax.plan.collectives import Collectives, count
+from kind_jax.plan.rows import RowsInUse, rows_in_use
 from kind_jax.tasks import task_of
 from kind_jax.train import sharding
 from kind_jax.train import state as states
+from kind_jax.train.dealt import Dealt
+from kind_jax.train.layout import Layout, layout_of
 from kind_jax.train.step import make_step
 from kind_jax.train.task import check_whole
 
@@ -64,7 +67,9 @@ class CompiledStep:
       arguments: what XLA says that state and batch take, to compare with.
       temporary: bytes that XLA allocates during a step: activations, gradients, gathered weights.
       outputs: bytes of results that do not take the place of the state before: metrics, and XLA's pointers to all.
-      flops: of matrix products, with the backward pass; see :func:`flops_per_image`.
+      flops: of matrix products, with the backward pass; see :func:`flops_per_device`.
+      layout: how samples and groups lie on the mesh.
+      rows: what part of the temporary memory the rows of the tailor bank take; None for a model without tailors.
       seconds: it took to trace and compile.
     """
 
@@ -76,6 +81,8 @@ class CompiledStep:
     outputs: int
     flops: float
     collectives: Collectives
+    layout: Layout
+    rows: RowsInUse | None
     seconds: float
 
     @property
@@ -126,7 +133,7 @@ def fake_devices(config: MeshConfig) -> list[Any]:
 def state_bytes(config: RunConfig, mesh: Mesh) -> StateBytes:
     """What one device holds of the state; exact, and from shapes alone."""
     task = task_of(config)
-    shapes = states.abstract(task)
+    shapes = Dealt(task, layout_of(task, mesh), mesh).shapes(states.abstract(task))
     shardings = sharding.shard_like(shapes, mesh, task.rules)
     sizes = jax.tree.map(lambda leaf, where: _shard(leaf, where), shapes, shardings)
     parts = {
@@ -172,12 +179,15 @@ def compile_step(config: RunConfig, devices: list[Any]) -> CompiledStep:
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     task = task_of(config)
     check_whole(task)
-    shapes = states.abstract(task)
+    layout = layout_of(task, mesh)
+    shapes = Dealt(task, layout, mesh).shapes(states.abstract(task))
     shardings = sharding.shard_like(shapes, mesh, task.rules)
     state = jax.tree.map(_placed, shapes, shardings)
     where = sharding.batch_sharding(mesh)
     batch = {name: _placed(leaf, where) for name, leaf in task.batch().items()}
-    step = jax.jit(make_step(task), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+    step = jax.jit(
+        make_step(task, layout=layout), donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))
+    )
     shapes = task.fixed_shapes()
     fixed = jax.tree.map(_placed, shapes, sharding.shard_like(shapes, mesh, task.rules))
     compiled = step.lower(state, batch, fixed).compile(_PLAN_ONLY)
@@ -193,6 +203,8 @@ def compile_step(config: RunConfig, devices: list[Any]) -> CompiledStep:
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         flops=flops_per_device(config),
         collectives=count(text),
+        layout=layout,
+        rows=rows_in_use(task, layout, mesh.shape["data"] * mesh.shape["fsdp"]),
         seconds=time.monotonic() - begin,
     )
 

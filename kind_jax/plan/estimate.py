@@ -95,6 +95,8 @@ def record(config: RunConfig, step: CompiledStep, verdicts: list[Verdict], mfu: 
         },
         "flops": step.flops,
         "collectives": {kind: dataclasses.asdict(t) for kind, t in step.collectives.by_kind.items()},
+        "layout": dataclasses.asdict(step.layout),
+        "rows_in_use": None if step.rows is None else dataclasses.asdict(step.rows),
         "loops_of_unknown_length": step.collectives.unknown_loops,
         "chips": [dataclasses.asdict(verdict) for verdict in verdicts],
     }  # fmt: skip
@@ -145,8 +147,8 @@ def advice(config: RunConfig, step: CompiledStep, devices: list[Any]) -> list[st
 def _other_fsdp(config: RunConfig, state: StateBytes, devices: list[Any]) -> list[str]:
     """A mesh that holds the state in less: more of fsdp on the same devices."""
     mesh, found = config.mesh, []
-    weighed = [(fsdp, _with_fsdp(config, fsdp, devices).total) for fsdp in _larger(mesh)]
-    if smaller := [(bytes_, fsdp) for fsdp, bytes_ in weighed if bytes_ < 0.95 * state.total]:
+    weighed = [(fsdp, _with_fsdp(config, fsdp, devices)) for fsdp in _larger(mesh)]
+    if smaller := [(other.total, fsdp) for fsdp, other in weighed if other and other.total < 0.95 * state.total]:
         least, fsdp = min(smaller)
         found.append(f"raise mesh.fsdp from {mesh.fsdp} to {fsdp}, where the state needs {readable(least)}")
     return found
@@ -157,9 +159,13 @@ def _larger(mesh: MeshConfig) -> list[int]:
     return [n for n in range(mesh.fsdp + 1, both + 1) if both % n == 0]
 
 
-def _with_fsdp(config: RunConfig, fsdp: int, devices: list[Any]) -> StateBytes:
+def _with_fsdp(config: RunConfig, fsdp: int, devices: list[Any]) -> StateBytes | None:
+    """None where class-grouped batches do not fit that mesh."""
     mesh = config.mesh
-    return _state(config, dataclasses.replace(mesh, data=mesh.data * mesh.fsdp // fsdp, fsdp=fsdp), devices)
+    try:
+        return _state(config, dataclasses.replace(mesh, data=mesh.data * mesh.fsdp // fsdp, fsdp=fsdp), devices)
+    except UserError:
+        return None
 
 
 def _state(config: RunConfig, mesh: MeshConfig, devices: list[Any]) -> StateBytes:

@@ -50,5 +50,5 @@ class Keeper:
         """Save a state whose numbers are finite."""
         check_present(self._directory)
         self.look(wait=True)
-        self._opened.checkpoints.save(state, self._opened.data, self._opened.meta)
+        self._opened.checkpoints.save(self._opened.bank.gather(state), self._opened.data, self._opened.meta)
         self.saved = step

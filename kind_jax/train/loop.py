@@ -75,7 +75,7 @@ def train(
         done = start = int(state.step)
         end = settings.steps if stop_after is None else min(settings.steps, stop_after)
         fixed, out = opened.fixed, (opened.shardings, sharding.replicated(mesh))
-        step = jax.jit(_step_of(task), donate_argnums=0, out_shardings=out)
+        step = jax.jit(_step_of(task, layout=looked.layout), donate_argnums=0, out_shardings=out)
 
         def batch_of(index: int | None = None) -> Batch:
             """The next batch, or that of a step, counted from 0: this host's share, on its devices."""
@@ -86,7 +86,7 @@ def train(
         def check_numbers(values: Any) -> None:
             """Never let a diverged model push good checkpoints out."""
             if int(values["nonfinite_row"]) > settings.skip_nonfinite:
-                raise diagnosed(task, state, fixed, batch_of, directory, keeper.saved)
+                raise diagnosed(task, opened.bank.gather(state), fixed, batch_of, directory, keeper.saved)
 
         def save() -> None:
             reporter.report()  # before the checkpoint is there: a resumed run does not log its steps again
@@ -124,7 +124,7 @@ def train(
                     if _due(settings.sample_every, done) or (settings.sample_every and done == settings.steps):
                         with reporter.watching(done):
                             check_present(directory)
-                            figures = task.watch(state, fixed, mesh, directory, done)
+                            figures = task.watch(opened.bank.gather(state), fixed, mesh, directory, done)
                         reporter.watched(done, figures)
                     if _due(settings.checkpoint_every, done):  # last: a resumed run neither looks nor logs again
                         save()

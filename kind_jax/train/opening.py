@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
-from kind_jax.data import pipeline
+from kind_jax.data import grouped, pipeline
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.sets import Dataset
 from kind_jax.data.summary import summary
@@ -21,8 +21,10 @@ from kind_jax.tasks import task_of
 from kind_jax.train import hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
+from kind_jax.train.dealt import Dealt
 from kind_jax.train.fits import check_memory
 from kind_jax.train.history import Found, Verification
+from kind_jax.train.layout import Layout, deal_of, described, layout_of, shard_of_class
 from kind_jax.train.resume import Resume, begun, choose, restore, set_aside_refused, verification
 from kind_jax.train.run import check, save_config, with_places
 from kind_jax.train.state import TrainState
@@ -32,11 +34,13 @@ from kind_jax.untrusted.text import printable
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Looked:
-    """A run that nothing speaks against; nothing is written yet."""
+    """A run that nothing speaks against; nothing is written yet. ``shapes`` are those of a checkpoint."""
 
     task: Task
     dataset: Dataset
     mesh: Mesh
+    layout: Layout
+    grouping: grouped.Grouping | None
     shapes: TrainState
 
 
@@ -45,6 +49,7 @@ class Opened:
     """A run whose next step can be taken.
 
     Attributes:
+      bank: how the state's tailors are dealt to the devices.
       fixed: weights that steps read and do not change.
       data: the input pipeline, where the state left it; ``placement`` says where its batches go.
       meta: what every checkpoint records beside its arrays.
@@ -54,6 +59,7 @@ class Opened:
 
     state: TrainState
     shardings: TrainState
+    bank: Dealt
     fixed: partition.Collections
     data: Any
     placement: NamedSharding
@@ -85,10 +91,18 @@ def look(config: RunConfig, directory: Path, *, fresh: bool) -> Looked:
         _say(line)
     shapes = states.abstract(task)  # refuses a config that leaves nothing to train
     check_whole(task)
-    check_memory(task, shapes, mesh)
+    layout = layout_of(task, mesh)
+    grouping = _grouping(dataset, task, layout)
+    for line in described(layout, task):
+        _say(line)
+    if grouping is not None:
+        every = "only" not in dataset.fingerprint
+        for line in grouped.check(grouping, dataset.class_names, task.config.train.batch, all_classes=every):
+            _say(line)
+    check_memory(task, Dealt(task, layout, mesh).shapes(shapes), mesh)
     _say(_parameters(shapes.collections))
     check(directory, task.config)  # before anything is written, the lock included
-    return Looked(task=task, dataset=dataset, mesh=mesh, shapes=shapes)
+    return Looked(task=task, dataset=dataset, mesh=mesh, layout=layout, grouping=grouping, shapes=shapes)
 
 
 def start(
@@ -106,9 +120,12 @@ def start(
     remarks = check(directory, config)  # another process may have begun a run there meanwhile
     hosts.barrier("checked")  # before the first host writes into the folder
 
-    placement = sharding.batch_sharding(mesh)
-    data = _batches(looked.dataset, config, placement)
-    fingerprint = pipeline.fingerprint(looked.dataset, batch=config.train.batch, seed=config.data.seed)
+    placement, bank = sharding.batch_sharding(mesh), Dealt(task, looked.layout, mesh)
+    grouping = looked.grouping
+    data = _batches(looked.dataset, config, placement, grouping)
+    fingerprint = pipeline.fingerprint(
+        looked.dataset, batch=config.train.batch, seed=config.data.seed, grouping=grouping
+    )
     if fixed := task.fixed():  # beside the data: what a step sees that is no part of the state
         fingerprint["fixed"] = partition.fingerprint(fixed)
 
@@ -124,7 +141,8 @@ def start(
         placed = jax.tree.map(
             lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), looked.shapes, shardings
         )
-        state, found = restore(checkpoints, found, placed, data, fingerprint)
+        state, found, dealt_anew = restore(checkpoints, found, placed, data, fingerprint)
+        remarks += dealt_anew
     else:
         state = begun(task, weights, shardings)
         del weights
@@ -134,11 +152,12 @@ def start(
         save_config(directory, config)
     if columns := task.columns(looked.dataset, state.collections):
         position = data.get_state()
-        data = _batches(dataclasses.replace(looked.dataset, columns=columns), config, placement)
+        data = _batches(dataclasses.replace(looked.dataset, columns=columns), config, placement, grouping)
         data.set_state(position)
     return Opened(
-        state=state,
-        shardings=shardings,
+        state=bank.deal(state),
+        shardings=sharding.shard_like(bank.shapes(looked.shapes), mesh, task.rules),
+        bank=bank,
         fixed=jax.device_put(fixed, sharding.shard_like(fixed, mesh, task.rules)),
         data=data,
         placement=placement,
@@ -150,12 +169,22 @@ def start(
     )
 
 
-def _batches(dataset: Dataset, config: RunConfig, placement: NamedSharding) -> Any:
+def _grouping(dataset: Dataset, task: Task, layout: Layout) -> grouped.Grouping | None:
+    m, deal = task.config.data.per_class, deal_of(task, layout)
+    if m is None:
+        return None
+    if layout.shards == 1 or deal is None:
+        return grouped.of_dataset(dataset, m)
+    settings: Any = task.config
+    return grouped.of_dataset(dataset, m, shard_of_class(deal, settings.model.group_of_class), layout.replicas)
+
+
+def _batches(dataset: Dataset, config: RunConfig, placement: NamedSharding, grouping: grouped.Grouping | None) -> Any:
     """This host's share of the input."""
     shard, shards = sharding.share_of_batch(placement, config.train.batch)
     return pipeline.batches(
         dataset, batch=config.train.batch, seed=config.data.seed, shard=shard, shards=shards,
-        workers=config.data.workers,
+        workers=config.data.workers, grouping=grouping,
     )  # fmt: skip
 
 

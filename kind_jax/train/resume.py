@@ -68,11 +68,11 @@ def begun(task: Task, weights: partition.Collections, shardings: TrainState) -> 
 
 def restore(
     checkpoints: Checkpoints, found: Found, placed: TrainState, data: Any, fingerprint: dict[str, Any]
-) -> tuple[TrainState, Found]:
-    """The state of the chosen checkpoint; ``data`` continues from there.
+) -> tuple[TrainState, Found, list[str]]:
+    """The state of the chosen checkpoint, which one that is, and remarks; ``data`` continues from there.
 
     A checkpoint that was to be verified later may turn out to be so damaged that it cannot be loaded: then it is
-    verified now, and the one before it taken, which is returned too.
+    verified now, and the one before it taken.
 
     Args:
       placed: shapes and shardings of the state.
@@ -82,18 +82,20 @@ def restore(
     """
     assert found.step is not None
     try:
-        return _restore(checkpoints, found.step, placed, data, fingerprint), found
+        state, remarks = _restore(checkpoints, found.step, placed, data, fingerprint)
+        return state, found, remarks
     except UserError:
         if found.verified or jax.process_count() > 1:  # of several hosts, the others may have loaded their parts
             raise
     found = choose(checkpoints.directory.parent, "auto", "before")
     assert found.step is not None
-    return _restore(checkpoints, found.step, placed, data, fingerprint), found
+    state, remarks = _restore(checkpoints, found.step, placed, data, fingerprint)
+    return state, found, remarks
 
 
 def _restore(
     checkpoints: Checkpoints, step: int, placed: TrainState, data: Any, fingerprint: dict[str, Any]
-) -> TrainState:
+) -> tuple[TrainState, list[str]]:
     saved = read_meta(checkpoints.directory, step)["fingerprint"]
     if (before := saved.get("fixed")) != (now := fingerprint.get("fixed")):
         raise UserError(
@@ -106,7 +108,18 @@ def _restore(
             f"data.mix holds other images than {checkpoints.directory / str(step)} was trained on: their SHA-256 is "
             f"{found['sha256'][:12]}…, but it was {was['sha256'][:12]}…."
         )
+    remarks, dealt = [], (saved.get("dealt"), fingerprint.get("dealt"))
+    if None not in dealt and dealt[0] != dealt[1]:
+        remarks.append(
+            f"up to step {step} class-grouped batches were dealt to {_dealing(dealt[0])}; from there on they are dealt "
+            f"anew, to {_dealing(dealt[1])}"
+        )
+        saved = {**saved, "dealt": dealt[1]}
     difference = pipeline.describe_difference(saved, fingerprint)
     if difference:
         raise UserError(f"{checkpoints.directory / str(step)} was trained on another input pipeline: {difference}.")
-    return checkpoints.restore(step, placed, data)
+    return checkpoints.restore(step, placed, data), remarks
+
+
+def _dealing(dealt: Any) -> str:
+    return f"{dealt['shards']} shards of the tailors, {dealt['replicas']} devices each"

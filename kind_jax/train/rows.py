@@ -23,47 +23,77 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kind_jax import partition
-from kind_jax.nn.gate import Gate
 from kind_jax.partition import TAILORS
 from kind_jax.train.lazy import LazyAdamState
 
 
-def in_use(gate: Gate, count: int, groups: int) -> Int[Array, " R"]:
+def in_use(index: Int[Array, "... k"], count: int, groups: int) -> Int[Array, " R"]:
     """The rows that some sample names, in order, and numbers from ``groups`` on for the surplus, each once."""
-    rows = jnp.unique(gate.index.reshape(-1), size=count, fill_value=groups)
+    rows = jnp.unique(index.reshape(-1), size=count, fill_value=groups)
     return jnp.where(rows < groups, rows, groups + jnp.arange(count, dtype=rows.dtype))
 
 
-def among(gate: Gate, rows: Int[Array, " R"]) -> Gate:
-    """The same gate over a bank that holds only ``rows``."""
-    return Gate(jnp.searchsorted(rows, gate.index).astype(jnp.int32), gate.weight)
+def among(index: Int[Array, "... k"], rows: Int[Array, " R"]) -> Int[Array, "... k"]:
+    """The same index over a bank that holds only ``rows``."""
+    return jnp.searchsorted(rows, index).astype(jnp.int32)
 
 
-def take(tree: Any, rows: Int[Array, " R"]) -> Any:
-    return jax.tree.map(lambda a: a.at[rows].get(mode="fill", fill_value=0, unique_indices=True), tree)
+def take(tree: Any, rows: Int[Array, "*shards R"]) -> Any:
+    """Of every shard of each leaf, ``rows``, side by side."""
+
+    def of(a: Array) -> Array:
+        return over_shards(lambda a, rows: a.at[rows].get(mode="fill", fill_value=0, unique_indices=True), rows, a)
+
+    return jax.tree.map(of, tree)
 
 
-def put(tree: Any, rows: Int[Array, " R"], values: Any) -> Any:
-    return jax.tree.map(lambda a, new: a.at[rows].set(new, mode="drop", unique_indices=True), tree, values)
+def put(tree: Any, rows: Int[Array, "*shards R"], values: Any) -> Any:
+    def of(a: Array, new: Array) -> Array:
+        return over_shards(lambda a, new, rows: a.at[rows].set(new, mode="drop", unique_indices=True), rows, a, new)
+
+    return jax.tree.map(of, tree, values)
 
 
-def take_from(collections: partition.Collections, rows: Int[Array, " R"]) -> partition.Collections:
+def over_shards(f: Any, rows: Int[Array, "*shards R"], *leaves: Array) -> Array:
+    """``f(*leaves, rows)`` for every shard of the leaves' leading axis; where ``rows`` has one axis there is one shard.
+
+    As shards are a batch axis of the look-up, each device looks into its own: XLA sends nothing.
+    """
+    if rows.ndim == 1:
+        return f(*leaves, rows)
+    shards = rows.shape[0]
+    found = jax.vmap(f)(*(a.reshape(shards, a.shape[0] // shards, *a.shape[1:]) for a in leaves), rows)
+    return found.reshape(-1, *found.shape[2:])
+
+
+def take_from(collections: partition.Collections, rows: Int[Array, "*shards R"]) -> partition.Collections:
     """Collections whose bank holds only ``rows``; a collection that is absent stays absent."""
     return {name: take(tree, rows) if name == TAILORS else tree for name, tree in collections.items()}
 
 
 def put_into(
-    collections: partition.Collections, rows: Int[Array, " R"], values: partition.Collections
+    collections: partition.Collections, rows: Int[Array, "*shards R"], values: partition.Collections
 ) -> partition.Collections:
     return {name: put(collections[name], rows, tree) if name == TAILORS else tree for name, tree in values.items()}
 
 
-def take_moments(opt: Any, rows: Int[Array, " R"]) -> Any:
+def take_moments(opt: Any, rows: Int[Array, "*shards R"]) -> Any:
     """Optimizer state whose lazy Adam holds only ``rows``."""
     return jax.tree.map(lambda s: take(s, rows) if _lazy(s) else s, opt, is_leaf=_lazy)
 
 
-def put_moments(opt: Any, rows: Int[Array, " R"], values: Any) -> Any:
+def lazy(opt: Any) -> list[LazyAdamState]:
+    """The states of lazy Adam within an optimizer's, in order."""
+    return [leaf for leaf in jax.tree.leaves(opt, is_leaf=_lazy) if _lazy(leaf)]
+
+
+def with_lazy(opt: Any, states: list[LazyAdamState]) -> Any:
+    """``opt`` with others in their place."""
+    rest = iter(states)
+    return jax.tree.map(lambda s: next(rest) if _lazy(s) else s, opt, is_leaf=_lazy)
+
+
+def put_moments(opt: Any, rows: Int[Array, "*shards R"], values: Any) -> Any:
     return jax.tree.map(lambda s, new: put(s, rows, new) if _lazy(s) else new, opt, values, is_leaf=_lazy)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kind_jax import partition
-from kind_jax.data import pipeline
+from kind_jax.data import grouped, pipeline
 from kind_jax.data.sets import Dataset
 from kind_jax.train import state as states
 from kind_jax.train.state import TrainState
@@ -51,7 +51,10 @@ class Short:
           fixed: what steps read and do not change; None is what the task gives.
           seed: of the order of the images and of all that is drawn for a step.
         """
-        data = pipeline.batches(dataset, batch=self._task.config.train.batch, seed=seed)
+        config = self._task.config
+        m = config.data.per_class
+        grouping = None if m is None else grouped.of_dataset(dataset, m)
+        data = pipeline.batches(dataset, batch=config.train.batch, seed=seed, grouping=grouping)
         state = self._start(jax.tree.map(jnp.asarray, initial))
         fixed = jax.tree.map(jnp.asarray, self._task.fixed() if fixed is None else fixed)
         for done in range(1, steps + 1):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
+from kind_jax.nn.later import later
 from kind_jax.partition import STATS, TAILORS
 from kind_jax.train import rows
 from kind_jax.train.freeze import check, moving
@@ -92,17 +93,25 @@ def up_to_date(
     return rows.caught_up(average, weights, rows.decay_between(config.train.ema, since, step))
 
 
-def take(config: RunConfig, state: TrainState, used: Int[Array, " R"]) -> TrainState:
-    """The state with only the rows ``used`` of everything that has a row for each group, averages up to date."""
+def take(config: RunConfig, state: TrainState, used: Int[Array, "*shards R"], after: Array) -> TrainState:
+    """The state with only the rows ``used`` of everything that has a row for each group, averages up to date.
+
+    They are taken out once ``after`` is there, and all at once: if the new rows of one array were made from the old
+    ones of another where these lie, neither array could be changed in place.
+    """
     assert state.averaged is not None
     collections, ema = rows.take_from(state.collections, used), rows.take_from(state.ema, used)
-    since = rows.take(state.averaged, used)
+    moments, since = rows.lazy(state.opt), rows.take(state.averaged, used)
+    found = rows.take(moments, used), collections[TAILORS], ema.get(TAILORS), since
+    moments, collections[TAILORS], average, since = later(found, after)
+    if average is not None:
+        ema[TAILORS] = average
     if TAILORS in ema:
         ema[TAILORS] = up_to_date(config, ema[TAILORS], collections, since, state.step)
-    return TrainState(collections, ema, rows.take_moments(state.opt, used), state.step, state.health, since)
+    return TrainState(collections, ema, rows.with_lazy(state.opt, moments), state.step, state.health, since)
 
 
-def put(state: TrainState, used: Int[Array, " R"], new: TrainState) -> TrainState:
+def put(state: TrainState, used: Int[Array, "*shards R"], new: TrainState) -> TrainState:
     """``state`` with the rows ``used`` replaced by ``new``'s, and everything else by ``new``'s."""
     assert state.averaged is not None
     return TrainState(
@@ -111,5 +120,5 @@ def put(state: TrainState, used: Int[Array, " R"], new: TrainState) -> TrainStat
         opt=rows.put_moments(state.opt, used, new.opt),
         step=new.step,
         health=new.health,
-        averaged=rows.put(state.averaged, used, jnp.broadcast_to(new.step, used.shape)),
+        averaged=rows.put(state.averaged, used, jnp.broadcast_to(new.step, used.size)),
     )

@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
-from kind_jax.nn.gate import Gate
-from kind_jax.train import rows
+from kind_jax.train import cohorts, rows
 from kind_jax.train import state as states
 from kind_jax.train.freeze import hold, moving
+from kind_jax.train.layout import Layout, deal_of, layout_of
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import Health, TrainState
 from kind_jax.train.task import Batch, Metrics, Task
@@ -31,9 +31,18 @@ def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""
 
 
 def gradients(
-    task: Task, collections: partition.Collections, drawn: Any, fixed: partition.Collections
+    task: Task,
+    collections: partition.Collections,
+    drawn: Any,
+    fixed: partition.Collections,
+    place: Int[Array, ...] | None = None,
 ) -> tuple[partition.Collections, tuple[Metrics, Any]]:
-    """Gradient of the leaves that train, mean metrics, and what moved, in ``train.accumulate`` micro-batches."""
+    """Gradient of the leaves that train, mean metrics, and what moved, in ``train.accumulate`` micro-batches.
+
+    Args:
+      place: the row of the bank that each cohort needs, see :mod:`kind_jax.train.cohorts`; None where samples look
+        their rows up themselves.
+    """
     accumulate, held = task.config.train.accumulate, task.held
 
     def of(part: Any) -> tuple[partition.Collections, tuple[Metrics, Any]]:
@@ -47,8 +56,10 @@ def gradients(
     if accumulate == 1:
         return of(drawn)
 
+    batch = task.config.train.batch
+
     def split(x: Array) -> Array:
-        if x.shape[0] == 1:  # a gate that all samples share
+        if x.shape[0] != batch:  # a gate that all samples share, or one that cohorts share: each has its part
             return jnp.broadcast_to(x, (accumulate, *x.shape))
         # Micro-batch a takes samples a, a + A, ...: a batch axis that is sharded over devices stays sharded.
         return jnp.moveaxis(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 1, 0)
@@ -82,14 +93,12 @@ def _nothing(leaf: Array) -> Array:
     return jnp.zeros(leaf.shape, leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.float32)
 
 
-def groups_present(gate: Gate, groups: int) -> Bool[Array, " groups"]:
-    """Which groups some sample switches on."""
-    on = jnp.broadcast_to(gate.weight, gate.index.shape) != 0
-    return jnp.zeros(groups, bool).at[gate.index.reshape(-1)].max(on.reshape(-1))
-
-
 def make_step(
-    task: Task, *, rate: optax.Schedule | None = None, seed: Integer[Array, ""] | None = None
+    task: Task,
+    *,
+    rate: optax.Schedule | None = None,
+    seed: Integer[Array, ""] | None = None,
+    layout: Layout | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The step of a task, ``step(state, batch, fixed)``; jit it, donating the state.
 
@@ -99,15 +108,21 @@ def make_step(
       rate: learning rate by step; None takes the config's. It and ``seed`` may be traced, so that one compiled step
         serves every rate and seed of a sweep.
       seed: of noise, times and label drops; None takes the config's.
+      layout: how samples and groups lie on the mesh; None is that of one device.
+
+    Raises:
+      UserError: ``data.per_class`` does not fit the batch.
     """
     config, bank, held = task.config, task.bank, task.held
+    layout = layout or layout_of(task)
+    deal = deal_of(task, layout)
     rate = rate or learning_rate(config.optimizer, config.train.steps)
     tx = make_optimizer(config.optimizer, rate)
 
     def update(
-        state: TrainState, drawn: Any, present: Bool[Array, " rows"], fixed: partition.Collections
+        state: TrainState, grads: partition.Collections, found: tuple[Metrics, Any], present: Bool[Array, " rows"]
     ) -> tuple[TrainState, Metrics]:
-        grads, (metrics, others) = gradients(task, state.collections, drawn, fixed)
+        metrics, others = found
         # Frozen leaves are never differentiated; multi_transform sees zeros for them and keeps no moments.
         updates, opt = tx.update(
             partition.overlay(jax.tree.map(_nothing, state.collections), grads),
@@ -139,13 +154,17 @@ def make_step(
 
     def step(state: TrainState, batch: Batch, fixed: partition.Collections | None = None) -> tuple[TrainState, Metrics]:
         drawn, fixed = draw(task, batch, state.step, seed), fixed or {}
-        if bank is None:
-            return update(state, drawn, jnp.zeros(0, bool), fixed)
-        if bank.taken is None:
-            return update(state, drawn, groups_present(drawn.gate, bank.groups), fixed)
-        used = rows.in_use(drawn.gate, bank.taken, bank.groups)
-        drawn = drawn._replace(gate=rows.among(drawn.gate, used))
-        new, metrics = update(states.take(config, state, used), drawn, groups_present(drawn.gate, bank.taken), fixed)
-        return states.put(state, used, new), metrics
+        if bank is None or deal is None:
+            grads, found = gradients(task, state.collections, drawn, fixed)
+            return update(state, grads, found, jnp.zeros(0, bool))
+        use = cohorts.use_of(cohorts.by_cohort(drawn.gate, layout.cohort), bank, deal, layout)
+        drawn = drawn._replace(gate=use.gate)
+        grads, found = gradients(task, cohorts.looked_up(state.collections, use), drawn, fixed)
+        grads = cohorts.summed(grads, use)
+        if use.taken is None:
+            return update(state, grads, found, use.present)
+        part = states.take(config, state, use.taken, after=optax.tree.norm(grads))
+        new, metrics = update(part, grads, found, use.present)
+        return states.put(state, use.taken, new), metrics
 
     return step
