@@ -21,7 +21,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
-	study-merging study-merging-generators study-optima-bandit study-optima demo-animals bench \
+	study-merging study-merging-generators study-optima-bandit study-optima demo-animals bench accelerator \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -121,6 +121,10 @@ bench-optima: $(STAMP)  ## distillation module by module: steps and turns as rat
 
 bench: $(BENCH_STAMP)  ## speed, memory and compile time as ratios: make bench ARGS='--only layer,classes'
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+# With the machine's own Python, whose JAX is the one for its accelerator; nothing is installed.
+accelerator:  ## is this GPU or TPU right, how fast, how much memory: make accelerator ARGS='--only train --size B/2'
+	$(PYTHON) benchmarks/accelerator.py $(ARGS)
 
 chaos: $(STAMP)  ## kill -9, flipped bits, mutated files, full disks, lost hosts: make chaos ARGS='--only kills'
 	JAX_PLATFORMS=cpu $(BIN)/python -m chaos $(ARGS)

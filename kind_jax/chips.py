@@ -100,9 +100,15 @@ def find(name: str) -> Chip:
     raise UserError(f"--chip is {name!r}, but it must be one of {', '.join(chip.name for chip in CHIPS)}.")
 
 
-def peak_flops(device_kind: str) -> float | None:
-    """Peak dense bfloat16 FLOP/s of a JAX device by its ``device_kind``; None where it is not known (a CPU, say)."""
+def of_kind(device_kind: str) -> Chip | None:
+    """The chip of a JAX device by its ``device_kind``; None where it is not known (a CPU, say)."""
     for chip in CHIPS:
         if device_kind.lower() in (kind.lower() for kind in chip.kinds):
-            return chip.flops
+            return chip
     return None
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak dense bfloat16 FLOP/s of a JAX device by its ``device_kind``; None where it is not known."""
+    chip = of_kind(device_kind)
+    return None if chip is None else chip.flops

