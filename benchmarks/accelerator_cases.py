@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from accelerator_log import NotApplicableError
 from cases import dense, kind
 
 from kind_jax.config import Config, change
@@ -48,8 +47,6 @@ def settings_of(size: str, *, tailors: int, dtype: str = "bfloat16", **model: An
 
 def grouped(config: Config, per_class: int = PER_CLASS) -> Config:
     """The same run on batches of ``per_class`` consecutive samples of each class."""
-    if "per_class" not in {field.name for field in dataclasses.fields(config.data)}:
-        raise NotApplicableError("batches grouped by class are not supported by this version")
     return dataclasses.replace(config, data=dataclasses.replace(config.data, per_class=per_class))
 
 
@@ -95,7 +92,7 @@ def variants(size: str) -> dict[str, Callable[[], Config]]:
 def batch_of(config: Config) -> Batch:
     """Noise for images on the device, and random labels; in runs of one class where the settings ask for them."""
     rng, m, count = np.random.default_rng(0), config.model, config.train.batch
-    run = getattr(config.data, "per_class", None) or 1
+    run = config.data.per_class or 1
     classes = rng.choice(m.num_classes, count // run, replace=run == 1 or count // run > m.num_classes)
     return jax.device_put({
         "image": rng.standard_normal((count, m.size, m.size, m.channels), np.float32),

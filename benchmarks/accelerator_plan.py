@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 from accelerator_cases import variants
-from accelerator_log import Log, NotApplicableError, Settings, SkippedError
+from accelerator_log import Log, Settings, SkippedError
 from accelerator_numerics import on_cpu
 
 from kind_jax import chips
@@ -71,8 +71,6 @@ def _whole(text: str) -> list[str]:
 def _given(plan: dict[str, Any] | None, why: Exception) -> dict[str, Any]:
     if plan is None:
         raise why
-    if "not applicable" in plan:
-        raise NotApplicableError(plan["not applicable"])
     if "error" in plan:
         raise UserError(plan["error"])
     return plan
@@ -98,8 +96,6 @@ if __name__ == "__main__":
     for each in sys.argv[2:]:
         try:
             made = _plan(each, sys.argv[1])
-        except NotApplicableError as e:
-            made = {"not applicable": str(e)}
         except Exception as e:
             made = {"error": f"{type(e).__name__}: {e}"}
         print(json.dumps({"name": each} | made))

@@ -11,7 +11,6 @@ import documents
 import numpy as np
 import pytest
 
-from kind_jax.config import DataConfig
 from kind_jax.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -92,8 +91,6 @@ def test_all_cases_of_a_tiny_run_are_right(tmp_path):
     found = {(case["section"], case["name"]): case for case in json.loads(out.read_text())["cases"]}
     status = {key: case["status"] for key, case in found.items()}
     other = {key for key, value in status.items() if value != "ok"}
-    if "per_class" not in DataConfig.__dataclass_fields__:
-        other = {(section, name) for section, name in other if "grouped" not in name}
     assert other <= {("attention", "dense, bfloat16"), ("torch", "tiny: PyTorch")}
     assert {section for section, _ in status} == {"numerics", "attention", "torch", "train", "sampling", "plan"}
     step, plan = (found[section, "tiny: KIND, N_T 2, remat"]["figures"] for section in ("train", "plan"))
@@ -240,11 +237,7 @@ def test_the_table_says_what_an_accelerator_says(load, tmp_path):
 
 
 def test_grouped_batches_have_runs_of_one_class(load):
-    cases, logs = load("accelerator_cases"), load("accelerator_log")
-    if "per_class" not in DataConfig.__dataclass_fields__:
-        with pytest.raises(logs.NotApplicableError):
-            cases.variants("tiny")["KIND, N_T 4, grouped"]()
-        return
+    cases = load("accelerator_cases")
     config = cases.variants("tiny")["KIND, N_T 4, grouped"]()
     labels = np.asarray(cases.batch_of(config)["label"]).reshape(-1, cases.PER_CLASS)
     assert (labels == labels[:, :1]).all()
