@@ -47,11 +47,15 @@ def dense(config: Config) -> Config:
 
 
 def random_batch(config: Config) -> Batch:
-    """Noise for images and random labels, on the device; speed does not depend on the values."""
+    """Noise for images and random labels, class by class where the config says so, on the device."""
     rng, m, batch = np.random.default_rng(0), config.model, config.train.batch
+    together = config.data.per_class or 1
+    labels = rng.integers(0, m.num_classes, batch)
+    if together > 1:
+        labels = np.repeat(rng.permutation(m.num_classes)[: batch // together], together)
     return jax.device_put({
         "image": rng.standard_normal((batch, m.size, m.size, m.channels), np.float32),
-        "label": rng.integers(0, m.num_classes, batch).astype(np.int32),
+        "label": labels.astype(np.int32),
     })  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from record import Settings
 
 from kind_jax import partition
 from kind_jax.config import Contraction, Form
-from kind_jax.nn.gate import one_group
+from kind_jax.nn.gate import Gate, one_group
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import FactoredDense, add_bias, matmul
 from kind_jax.train import rows
@@ -107,7 +107,7 @@ def _gated(name: str, point: Point, classes: int, order: Contraction) -> Contest
     graphdef, collections = partition.split(layer)
     labels = jnp.asarray(np.random.default_rng(2).integers(0, classes, point.B), jnp.int32)
     gate = one_group(labels)
-    gate = rows.among(gate, rows.in_use(gate, held, classes))
+    gate = Gate(rows.among(gate.index, rows.in_use(gate.index, held, classes)), gate.weight)
 
     def passes(weights: Any, gate: Any, x: jax.Array, dy: jax.Array) -> Any:
         def forward(w: Any, x: jax.Array) -> jax.Array:

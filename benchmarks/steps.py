@@ -36,16 +36,17 @@ def classes(settings: Settings) -> Found:
 def kind_vs_dense(settings: Settings) -> Found:
     """Half of the components in every projection, against the dense model of the same width and depth."""
     sizes = _sizes(settings, width=384, depth=6, tokens=64, batch=32)
-    tailors = (4, 5 * sizes["width"] // 64)
-    names = {n: f"KIND, N_T {n}" for n in tailors}
     contestants = [train_step("dense", dense(kind(**sizes)))]
-    contestants += [train_step(names[n], kind(**sizes, tailors=n)) for n in tailors]
+    for tailors in (4, 5 * sizes["width"] // 64):
+        for order, together in (("", None), (", class-grouped", 2 if settings.quick else 8)):
+            config = change(kind(**sizes, tailors=tailors), data={"per_class": together})
+            contestants.append(train_step(f"KIND, N_T {tailors}{order}", config))
     made = race(contestants, rounds=settings.rounds)
+    names = [contestant.name for contestant in contestants[1:]]
     rows = [
-        Row(what=f"{name} / dense, step time", ratio=made.ratio(name, "dense"), target=DENSE_TARGET)
-        for name in names.values()
+        Row(what=f"{name} / dense, step time", ratio=made.ratio(name, "dense"), target=DENSE_TARGET) for name in names
     ]
-    rows += _memory(made, [(name, "dense", MEMORY_TARGET) for name in names.values()])
+    rows += _memory(made, [(name, "dense", MEMORY_TARGET) for name in names])
     return Found(rows=tuple(rows), sizes=sizes, details=made.details())
 
 

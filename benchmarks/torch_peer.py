@@ -19,7 +19,7 @@ from harness import Contestant, Found, Row, race
 from record import Settings
 
 from kind_jax import model, partition
-from kind_jax.config import Config
+from kind_jax.config import Config, change
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import learngenes_only
 
@@ -43,6 +43,8 @@ def measure(settings: Settings) -> Found:
         weights = _moved(model.init(plain.model, 0))
         contestants = [_peer(plain, weights), train_step("dense", plain, weights=weights)]
         contestants += [train_step(f"KIND, N_T {n}", kind(**size, tailors=n)) for n in tailors]
+        grouped = change(kind(**size, tailors=tailors[1]), data={"per_class": min(size["batch"], 8)})
+        contestants.append(train_step(f"KIND, N_T {tailors[1]}, class-grouped", grouped))
         made = race(contestants, rounds=settings.rounds)
         for contestant in contestants[1:]:
             target = DENSE_TARGET if contestant.name == "dense" else KIND_TARGET

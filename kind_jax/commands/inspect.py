@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, typed
+from kind_jax.config import RunConfig
 from kind_jax.errors import UserError
 
 
@@ -86,6 +87,8 @@ def run(args: list[str]) -> int:
             for layer in layers
         ],
     )  # fmt: skip
+    if (rows := _rows(bundle.config)) is not None:
+        print(rows)
     inside = parsed.source / "energy.png" if (parsed.source / "config.json").is_file() else None
     out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_energy.png"
     try:
@@ -97,3 +100,23 @@ def run(args: list[str]) -> int:
         return 0
     say_paths("energy: sum of (|s| |u| |v|)² over components; tailors: mean over groups", {"plot": out})
     return 0
+
+
+def _rows(config: RunConfig) -> str | None:
+    """What the rows of the tailor bank cost that a training step uses; None where the config is of no step."""
+    from kind_jax.plan.estimate import readable
+    from kind_jax.plan.rows import rows_in_use
+    from kind_jax.tasks import task_of
+    from kind_jax.train.layout import layout_of
+
+    task = task_of(config)
+    try:
+        found = rows_in_use(task, layout_of(task))
+    except UserError:
+        return None
+    if found is None:
+        return None
+    return (
+        f"a training step on one device works on {found.count} rows of the bank and looks up {found.copies}: "
+        f"{readable(found.bytes)} of its memory"
+    )

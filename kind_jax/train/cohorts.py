@@ -102,9 +102,10 @@ def looked_up(collections: partition.Collections, use: Use) -> partition.Collect
     """Collections whose bank holds the row of each cohort, in their order; or the rows that are taken out."""
     if use.taken is not None:
         collections = rows.take_from(collections, use.taken)
-    if use.place is None:
+    place = use.place
+    if place is None:
         return collections
-    return {**collections, TAILORS: jax.tree.map(lambda leaf: _rows(leaf, use.place), collections[TAILORS])}
+    return {**collections, TAILORS: jax.tree.map(lambda leaf: _rows(leaf, place), collections[TAILORS])}
 
 
 def _rows(bank: Float[Array, "rows ..."], place: Int[Array, " G"] | Int[Array, "D F g"]) -> Float[Array, "G ..."]:
@@ -118,12 +119,12 @@ def _rows(bank: Float[Array, "rows ..."], place: Int[Array, " G"] | Int[Array, "
 
 def summed(gradients: partition.Collections, use: Use) -> partition.Collections:
     """Gradients of the rows that the step works on, from those of what :func:`looked_up` gave."""
-    if use.place is None or TAILORS not in gradients:
+    place, count = use.place, use.present.shape[0]
+    if place is None or TAILORS not in gradients:
         return gradients
-    count = use.present.shape[0]
 
     def of(leaf: Float[Array, "G ..."]) -> Float[Array, "rows ..."]:
         bank = jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)
-        return jax.linear_transpose(lambda rows: _rows(rows, use.place), bank)(leaf)[0]
+        return jax.linear_transpose(lambda rows: _rows(rows, place), bank)(leaf)[0]
 
     return {**gradients, TAILORS: jax.tree.map(of, gradients[TAILORS])}
