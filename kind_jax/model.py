@@ -15,6 +15,7 @@ from kind_jax.config.check import check_seed
 from kind_jax.kinds import load
 from kind_jax.nn.gate import ClassGate, Gate
 from kind_jax.nn.init import Initializer, ShapesOnly
+from kind_jax.nn.route import Route
 
 MODULES = {
     "ModelConfig": "kind_jax.nn.dit:DiT",
@@ -62,9 +63,10 @@ def apply(
     t: Float[Array, " B"],
     labels: Int[Array, " B"],
     gate: Gate,
+    route: Route | None = None,
 ) -> Float[Array, "B H W out"]:
     """Evaluate the model; see :meth:`kind_jax.nn.dit.DiT.__call__`. The bank may hold fewer groups than the config."""
-    return partition.join(definition(config)[0], collections)(images, t, labels, gate)
+    return partition.join(definition(config)[0], collections)(images, t, labels, gate, route)
 
 
 def seen(

@@ -100,6 +100,8 @@ SMALL: dict[str, dict[str, str]] = {
     r"--config (configs/)?digits(_transfer)?(\.py)? (?!.*(data\.source folder|runs/modules))": TINY,
     r"^(?!.*_animals).*(data\.source folder|--config images)": {"--model.depth": "1"},  # its width is what it is about
     r"init kind": {"--data.source": "latents", "--train.accumulate": "1"},
+    r"--routing\.": {"--model.depth": "4"},
+    r"--guidance\.start": {"--guidance.start": "1"},
     r"train\.py .*--mesh\.fsdp 8": {"--workdir": "runs/mesh"},
     r"kind-jax plan": {
         "--model.width": "32", "--model.depth": "1", "--model.heads": "2", "--model.factor.learngenes": "4",

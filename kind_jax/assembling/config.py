@@ -9,6 +9,7 @@ from kind_jax.assembling import cuts
 from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config import Config
 from kind_jax.config.check import STRICT, gathered, require, require_hash
+from kind_jax.config.faster import refuse_faster, unhurried
 from kind_jax.config.roles import Role
 from kind_jax.errors import UserError
 
@@ -139,6 +140,7 @@ class DiffusionModuleRun(Config):
         _check(self)
         require(self.transfer.method == "none", "transfer.method", self.transfer.method, "'none' for a module")
         require(not self.transfer.source, "transfer.source", self.transfer.source, "empty for a module")
+        refuse_faster(self, "for a module")
 
 
 ModuleRun = ClassifierModuleRun | DiffusionModuleRun
@@ -163,6 +165,7 @@ def module_run(config: WholeRun, module: ModuleConfig) -> Any:
     kind = _MODULE_RUNS.get(type(config))
     if kind is None:
         raise UserError(f"a run of the kind {config.task!r} cannot be divided into modules.")
+    config = unhurried(config) if isinstance(config, Config) else config
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     # How a whole model once began, and what was frozen then, says nothing about its modules.
     if isinstance(config, ClassifyRun):

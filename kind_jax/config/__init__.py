@@ -8,6 +8,7 @@ refuses unknown fields and wrong types.
 from kind_jax.config.check import change
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.factored import Contraction, Energy, FactorConfig, Form, Projection
+from kind_jax.config.faster import GuidanceConfig, RoutingConfig
 from kind_jax.config.model import ModelConfig, TimeFrequencies, dit
 from kind_jax.config.published import imagenet, onto, published
 from kind_jax.config.run import Config, RunConfig, from_json, is_of, load_file, to_json
@@ -23,10 +24,12 @@ __all__ = [
     "Energy",
     "FactorConfig",
     "Form",
+    "GuidanceConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Projection",
+    "RoutingConfig",
     "RunConfig",
     "SamplerConfig",
     "TimeFrequencies",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.factored import FactorConfig
+from kind_jax.config.faster import GuidanceConfig, RoutingConfig
 from kind_jax.config.model import ModelConfig
 from kind_jax.config.run import Config, RunConfig
 from kind_jax.config.training import CollectionConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -77,6 +78,8 @@ _ROLES: dict[type, dict[Role, str]] = {
         Role.UPKEEP: "log_every checkpoint_every keep verify skip_nonfinite sample_every profile tensorboard",
     },
     TransferConfig: {Role.TRAINING: "method thaw tailors rank scale block projections layers source"},
+    RoutingConfig: {Role.TRAINING: "rate first last"},
+    GuidanceConfig: {Role.TRAINING: "scale start until"},
 }
 
 RESUME = frozenset(Role) - {Role.ROUNDING, Role.SPEED, Role.PLACE, Role.UPKEEP, Role.SAMPLING}

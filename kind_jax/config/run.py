@@ -15,6 +15,7 @@ import pydantic
 
 from kind_jax.config.check import STRICT, change, gathered, require, together
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
+from kind_jax.config.faster import GuidanceConfig, RoutingConfig
 from kind_jax.config.model import ModelConfig
 from kind_jax.config.training import DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from kind_jax.config.transfer import TransferConfig
@@ -56,6 +57,8 @@ class Config(RunConfig):
     diffusion: DiffusionConfig = DiffusionConfig()
     sampler: SamplerConfig = SamplerConfig()
     transfer: TransferConfig = TransferConfig()
+    routing: RoutingConfig = RoutingConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
 
     @gathered()
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class Config(RunConfig):
             self.sampler.steps,
             f"at most diffusion.train_steps, which is {self.diffusion.train_steps}",
         )
+        self.routing.check(self.model)
+        self.guidance.check(self.model, self.train.null, self.train.steps)
 
 
 def is_of(config: object, kind: type[C]) -> TypeGuard[C]:

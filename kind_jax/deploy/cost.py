@@ -9,6 +9,7 @@ since one group is on for a sample, and for every group of the bank in parameter
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from kind_jax.config import Form, ModelConfig
 from kind_jax.nn import contraction
@@ -105,18 +106,26 @@ class Products:
         return self.learngenes + self.rest
 
 
-def products(config: ModelConfig, images: int) -> Products:
+def products(config: ModelConfig, images: int, kept: Sequence[int] | None = None) -> Products:
     """What a forward pass on ``images`` multiplies: learngenes in their order (``model.contraction``), and the tailors
-    of every group that a sample's gate names, which are all of them where ``null_gate`` is ``all`` or ``mean``."""
+    of every group that a sample's gate names, which are all of them where ``null_gate`` is ``all`` or ``mean``.
+
+    Args:
+      kept: how many tokens of an image each block sees, where some skip it; None: all.
+    """
+    seen = (tokens(config),) * config.depth if kept is None else kept
     on = 1 if config.null_gate in ("learngenes", "keep") else 1 + config.num_groups
     learngenes = rest = 0
     for name, form in config.forms.items():
-        (d_in, d_out), rows = config.projection_sizes[name.partition("/")[2]], images * rows_of(config, name)
+        block, _, projection = name.partition("/")
+        d_in, d_out = config.projection_sizes[projection]
+        rows = images * (1 if projection == "adaln" else seen[int(block)])
         if form.shared is None:
             rest += kernel(d_in, d_out, rows).flops
         elif form.shared:
             order = contraction.choose(config.contraction, d_in, form.shared, d_out, rows)
             learngenes += contraction.flops(order, d_in, form.shared, d_out, rows)
         rest += on * form.tailors * component(d_in, d_out, rows).flops
-    others = [cost.flops for name, cost in costs(config).items() if name not in config.forms]
-    return Products(learngenes=learngenes, rest=rest + images * sum(others))
+    others = [cost.flops for name, cost in costs(config).items() if name not in {*config.forms, "attention"}]
+    attention = sum(2 * 2 * n * n * config.width for n in seen)
+    return Products(learngenes=learngenes, rest=rest + images * (sum(others) + attention))

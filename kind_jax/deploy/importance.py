@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from kind_jax import model, partition
 from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config import Config
+from kind_jax.config.faster import unhurried
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.choose import Importance
 from kind_jax.deploy.weights import path_of
@@ -82,7 +83,7 @@ def _squares(
 ) -> Tree:
     flat = {name: partition.flatten(collections[name]) for name in (LEARNGENES, TAILORS)}
     values = {f"{name}/{p}": a for name, tree in flat.items() for p, a in tree.items() if p.endswith(("/s", "/s_t"))}
-    task = DiffusionTask(config)
+    task = DiffusionTask(unhurried(config))
 
     def loss(values: Tree, part: Drawn) -> Float[Array, ""]:
         # Nothing is dropped: it is the conditional model that is deployed.

@@ -53,6 +53,32 @@ def check_data(config: Config, dataset: Dataset) -> None:
     refuse(problems)
 
 
+def check_guidance(config: Config) -> list[str]:
+    """Refuse Model Guidance of a model whose null class is each sample's own.
+
+    Returns:
+      A warning where samples would be guided a second time.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    if not config.guidance.on:
+        return []
+    settings = config.model
+    tailored = settings.null_gate != "keep" and any(form.tailors for form in settings.forms.values())
+    if not (settings.label_embedding or tailored):
+        raise UserError(
+            f"guidance.scale is {config.guidance.scale}, but it must be 1 (off): without model.label_embedding and "
+            f"with model.null_gate {settings.null_gate!r}, the null class is no other than a sample's own."
+        )
+    if config.sampler.guidance == 1:
+        return []
+    return [
+        f"warning: guidance.scale is {config.guidance.scale}, so training guides already, and sampler.guidance "
+        f"{config.sampler.guidance:g} guides its samples a second time; 1 draws them as Model Guidance does."
+    ]
+
+
 def with_scale(config: Config, dataset: Dataset) -> Config:
     """``config`` that knows the scale of its latents.
 

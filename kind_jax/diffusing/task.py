@@ -20,22 +20,25 @@ from kind_jax.config import Config
 from kind_jax.config.capacity import check_capacity
 from kind_jax.data.sets import Dataset
 from kind_jax.deploy import cost
-from kind_jax.diffusing import fits, samples
+from kind_jax.diffusing import fits, guided, samples
 from kind_jax.diffusion.process import make_process
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import Gate
+from kind_jax.nn.route import Route, draw_kept
 from kind_jax.train import hosts
 from kind_jax.train import state as states
 from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
-from kind_jax.train.task import Bank, Batch, Loss, Metrics
+from kind_jax.train.task import AVERAGE, DONE, Bank, Batch, Loss, Metrics
 from kind_jax.vae import pictures
 
 _LABELS = "params/label_embed/table"  # the last row is the null class's
+_ROUTE = 1 << 16  # folded into a step's key: what is drawn beside it must not depend on whether tokens are routed
 
 
 class Drawn(NamedTuple):
-    """Images with everything random about their step: noise, times and label drops."""
+    """Images with everything random about their step: noise, times, label drops, and, where tokens are routed, which
+    of them skip no block. ``null_weight`` is that of the null class's gate, over the same rows, for Model Guidance."""
 
     clean: Float[Array, "B H W C"]
     noise: Float[Array, "B H W C"]
@@ -44,6 +47,8 @@ class Drawn(NamedTuple):
     null: Bool[Array, " B"]
     no_embedding: Bool[Array, " B"]
     gate: Gate
+    kept: Int[Array, "B K"] | None = None
+    null_weight: Float[Array, "B k"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,11 @@ class DiffusionTask:
     @property
     def whole_batch(self) -> None:
         return None
+
+    @property
+    def reads_average(self) -> bool:
+        """See :class:`kind_jax.train.task.Averaging`."""
+        return self.config.guidance.on
 
     @property
     def rules(self) -> Rules:
@@ -112,6 +122,8 @@ class DiffusionTask:
         images, labels = batch["image"], batch["label"]
         size = labels.shape[0]
         null = jax.random.bernoulli(keys[2], config.train.null, (size,))
+        gates, tokens = model.class_gate(config.model), cost.tokens(config.model)
+        few = config.routing.kept(tokens) if config.routing.rate else None
         return Drawn(
             clean=images,
             noise=jax.random.normal(keys[0], images.shape),
@@ -119,20 +131,34 @@ class DiffusionTask:
             labels=labels,
             null=null,
             no_embedding=null | jax.random.bernoulli(keys[3], config.train.embedding_dropout, (size,)),
-            gate=model.class_gate(config.model)(labels, null),
+            gate=gates(labels, null),
+            kept=None if few is None else draw_kept(jax.random.fold_in(key, _ROUTE), size, tokens, few),
+            null_weight=gates(labels, jnp.ones_like(null)).weight if config.guidance.on else None,
         )
 
     def loss(
         self, collections: partition.Collections, drawn: Drawn, fixed: partition.Collections | None = None
     ) -> Loss:
         """Mean denoising loss, and its parts. The bank may hold fewer groups than the config, if the gate fits it."""
-        del fixed
-        parts = self.losses(self.predict(collections, drawn), drawn)
+        output, config = self.predict(collections, drawn), self.config
+        if self.reads_average:
+            assert fixed is not None
+            process = make_process(config.diffusion, config.model.learn_sigma)
+            moved = guided.shift(
+                config.guidance, self.predict, fixed[AVERAGE], drawn,
+                noisy=process.model_time(drawn.t) / 1000, done=fixed[DONE], channels=config.model.channels,
+            )  # fmt: skip
+            output = guided.subtracted(output, moved)
+        parts = self.losses(output, drawn)
         return Loss(parts["loss"], parts)
 
     def predict(self, collections: partition.Collections, drawn: Drawn) -> Float[Array, "B H W out"]:
         """What the model makes of the noisy images."""
-        return self._evaluate(model.apply, collections, drawn)
+        route = None
+        if drawn.kept is not None:
+            first, last = self.config.routing.span(self.config.model.depth)
+            route = Route(first, last, drawn.kept)
+        return self._evaluate(functools.partial(model.apply, route=route), collections, drawn)
 
     def seen(
         self, collections: partition.Collections, drawn: Drawn
@@ -155,7 +181,7 @@ class DiffusionTask:
 
     def bound(self, dataset: Dataset, *, begins: bool) -> tuple[DiffusionTask, list[str]]:
         fits.check_data(self.config, dataset)
-        lines = check_capacity(self.config, strict=begins)
+        lines = check_capacity(self.config, strict=begins) + fits.check_guidance(self.config)
         config = fits.with_scale(self.config, dataset)
         if hosts.is_first():
             pictures.check(config)
@@ -163,8 +189,10 @@ class DiffusionTask:
 
     def flops(self) -> float:
         """What ``model.remat`` computes again is not counted, as usual for model FLOPs utilisation (Chowdhery et al.
-        2022, PaLM, appendix B)."""
-        return 3.0 * cost.products(self.config.model, self.config.train.batch).total
+        2022, PaLM, appendix B). Model Guidance adds two evaluations, from ``guidance.start`` on."""
+        settings, size, routing = self.config.model, self.config.train.batch, self.config.routing
+        found = 3.0 * cost.products(settings, size, routing.tokens(settings)).total
+        return found + (2.0 * cost.products(settings, size).total if self.config.guidance.on else 0.0)
 
     def watch(
         self, state: TrainState, fixed: partition.Collections, mesh: Mesh, directory: Path, step: int

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from kind_jax.config import Config, ModelConfig
 from kind_jax.config.check import STRICT, gathered, require, require_hash
+from kind_jax.config.faster import refuse_faster, unhurried
 from kind_jax.config.roles import Role
 
 
@@ -75,6 +76,7 @@ class GeneratorRun(Config):
             require(possible, "distil.groups", aboard, f"those of distil.classes, {sorted(needed)}, each once")
         method = self.transfer.method
         require(method == "none", "transfer.method", method, "'none' where a generator is distilled")
+        refuse_faster(self, "where a generator is distilled")
 
     @property
     def aboard(self) -> tuple[int, ...]:
@@ -83,7 +85,8 @@ class GeneratorRun(Config):
 
 
 def generator_run(config: Config, distil: GeneratorConfig, **changes: Any) -> GeneratorRun:
-    """A run that trains the model of ``config`` beside a teacher."""
+    """A run that trains the model of ``config`` beside a teacher. How the model was trained faster is left behind."""
+    config = unhurried(config)
     fields: dict[str, Any] = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
     return GeneratorRun(**(fields | changes), distil=distil)
 

@@ -12,6 +12,7 @@ from kind_jax.classifying.config import ClassifyRun
 from kind_jax.config import Config, ModelConfig, RunConfig
 from kind_jax.config.check import STRICT, gathered, require, require_hash
 from kind_jax.config.coca import CoCaConfig
+from kind_jax.config.faster import refuse_faster
 from kind_jax.config.networks import ViTConfig
 from kind_jax.config.roles import Role
 from kind_jax.partition import MEMORY, PROJECTORS
@@ -223,6 +224,7 @@ class DiffusionOptimaRun(Config, _Optima):
         super().__post_init__()
         method = self.transfer.method
         require(method == "none", "transfer.method", method, "'none' where a student is distilled module by module")
+        refuse_faster(self, "where a student is distilled module by module")
         self._check()
 
 

@@ -21,7 +21,8 @@ from kind_jax.nn.embed import LabelEmbedding, TimeEmbedding, patchify, position_
 from kind_jax.nn.gate import Gate
 from kind_jax.nn.init import Initializer
 from kind_jax.nn.linear import Dense, FactoredDense
-from kind_jax.nn.stack import only_rows_in_use, over_depth, stacks
+from kind_jax.nn.route import Route
+from kind_jax.nn.stack import between, only_rows_in_use, over_depth, stacks
 
 States = dict[str, Float[Array, "..."]]
 """What blocks let be seen, by name, see :meth:`DiT.seen`."""
@@ -106,6 +107,10 @@ class Blocks(nnx.Module):
             seen.append(states)
         return x, jax.tree.map(lambda *each: jnp.stack(each), *seen) if see else None
 
+    def between(self, begin: int, end: int) -> Blocks:
+        """The blocks ``begin`` to ``end`` - 1."""
+        return Blocks([getattr(self, str(i)) for i in range(begin, end)])
+
 
 class DiT(nnx.Module):
     """Predicts noise, velocity or v (and optionally a variance) from a noisy image, a time and a class.
@@ -128,8 +133,9 @@ class DiT(nnx.Module):
         self.final = FinalLayer(config.width, area * config.out_channels, init=init)
 
     def __call__(
-        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate
-    ) -> Float[Array, "B H W out"]:
+        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate,
+        route: Route | None = None,
+    ) -> Float[Array, "B H W out"]:  # fmt: skip
         """Evaluate the model.
 
         Args:
@@ -137,11 +143,12 @@ class DiT(nnx.Module):
           t: times as the diffusion process presents them to the model, 0..1000.
           labels: class labels; ``num_classes`` is the null class. Only the label embedding reads them.
           gate: which tailors are on.
+          route: which tokens skip which blocks; in training alone.
 
         Returns:
           float32, with 2 C channels where the model predicts a variance.
         """
-        return self._evaluate(images, t, labels, gate, see=False)[0]
+        return self._evaluate(images, t, labels, gate, see=False, route=route)[0]
 
     def seen(
         self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate
@@ -153,21 +160,39 @@ class DiT(nnx.Module):
         return found, states
 
     def _evaluate(
-        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate, *, see: bool
-    ) -> tuple[Float[Array, "B H W out"], States | None]:
+        self, images: Float[Array, "B H W C"], t: Float[Array, " B"], labels: Int[Array, " B"], gate: Gate,
+        *, see: bool, route: Route | None = None,
+    ) -> tuple[Float[Array, "B H W out"], States | None]:  # fmt: skip
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         position = jnp.asarray(position_embedding(config.size // config.patch, config.width), dtype)
         x = self.patch_embed(patchify(images.astype(dtype), config.patch)) + position[None]
         c = self.time_embed(t, dtype)
         if self.label_embed is not None:
             c = c + self.label_embed(labels, dtype)
-        x, states = self._run_blocks(x, c, gate, see)
+        if route is None:
+            x, states = self._run_blocks(self.blocks, x, c, gate, see)
+        else:
+            x, states = self._along(route, x, c, gate), None
         return unpatchify(self.final(x, c), config.patch).astype(jnp.float32), states
 
+    def _along(
+        self, route: Route, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate
+    ) -> Float[Array, "B T D"]:
+        """``x`` after all blocks, of which some see only the tokens that are kept."""
+
+        def run(x: Float[Array, "B _ D"], begin: int, end: int) -> Float[Array, "B _ D"]:
+            whole = self.blocks
+            blocks = whole.between(begin, end) if isinstance(whole, Blocks) else between(whole, begin, end)
+            return self._run_blocks(blocks, x, c, gate, False)[0]
+
+        x = run(x, 0, route.first) if route.first else x
+        x = route.leave(x, run(route.enter(x), route.first, route.last + 1))
+        return run(x, route.last + 1, self.config.depth)
+
     def _run_blocks(
-        self, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate, see: bool
+        self, blocks: nnx.Module, x: Float[Array, "B T D"], c: Float[Array, "B D"], gate: Gate, see: bool
     ) -> tuple[Float[Array, "B T D"], States | None]:
-        config, blocks = self.config, self.blocks
+        config = self.config
         if isinstance(blocks, Blocks):
             graphdef, layers = partition.split(blocks)
             bank, gate = only_rows_in_use(layers["tailors"], gate)

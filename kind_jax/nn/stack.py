@@ -57,6 +57,25 @@ def depth_of(blocks: nnx.Module) -> int:
     return next(leaf.shape[DEPTH_AXIS[name]] for name, tree in found.items() for leaf in jax.tree.leaves(tree))
 
 
+def between(blocks: nnx.Module, begin: int, end: int) -> nnx.Module:
+    """The blocks ``begin`` to ``end`` - 1 of what :func:`stacks` has made; there is at least one."""
+    if isinstance(blocks, Stacks):
+        found, before = [], 0
+        for part in blocks:
+            depth = depth_of(part)
+            first, last = max(begin - before, 0), min(end - before, depth)
+            if first < last:
+                found.append(between(part, first, last))
+            before += depth
+        return Stacks(found)
+    graphdef, layers = partition.split(blocks)
+
+    def cut(name: str, axis: int) -> Any:
+        return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, begin, end, axis=axis), layers[name])
+
+    return partition.join(graphdef, {name: cut(name, axis) for name, axis in DEPTH_AXIS.items()})
+
+
 def _pile(leaves: Sequence[np.ndarray], axis: int) -> np.ndarray:
     if leaves[0].size and not any(leaves[0].strides):  # arrays of ShapesOnly stay without memory
         shape = list(leaves[0].shape)

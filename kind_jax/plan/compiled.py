@@ -158,9 +158,13 @@ def flops_per_device(config: RunConfig) -> float:
     passes = 4 if remat(config) else 3
     if not is_of(config, Config):  # of a module, whose frozen neighbours are not all computed anew, a little too much
         return task_of(config).flops() / 3 * passes / (mesh.data * mesh.fsdp)
-    parts = cost.products(config.model, config.train.batch)
-    forward = (parts.learngenes / mesh.tensor + parts.rest) / (mesh.data * mesh.fsdp)
-    return forward * passes
+
+    def forward(kept: tuple[int, ...] | None) -> float:
+        parts = cost.products(config.model, config.train.batch, kept)
+        return (parts.learngenes / mesh.tensor + parts.rest) / (mesh.data * mesh.fsdp)
+
+    guided = 2 * forward(None) if config.guidance.on else 0.0  # of which nothing is differentiated
+    return passes * forward(config.routing.tokens(config.model)) + guided
 
 
 def remat(config: RunConfig) -> bool | None:

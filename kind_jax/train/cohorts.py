@@ -100,8 +100,11 @@ def _present(index: Int[Array, "G k"], weight: Float[Array, "B k"], count: int) 
 
 def looked_up(collections: partition.Collections, use: Use) -> partition.Collections:
     """Collections whose bank holds the row of each cohort, in their order; or the rows that are taken out."""
-    if use.taken is not None:
-        collections = rows.take_from(collections, use.taken)
+    return laid_out(collections if use.taken is None else rows.take_from(collections, use.taken), use)
+
+
+def laid_out(collections: partition.Collections, use: Use) -> partition.Collections:
+    """The same, of collections whose bank holds only the rows that the step works on."""
     place = use.place
     if place is None:
         return collections

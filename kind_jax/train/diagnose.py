@@ -19,9 +19,10 @@ from kind_jax.config import RunConfig
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_directory
 from kind_jax.train import hosts, leaves
+from kind_jax.train import state as states
 from kind_jax.train.optimizer import learning_rate
 from kind_jax.train.state import TrainState
-from kind_jax.train.step import draw, gradients
+from kind_jax.train.step import draw, gradients, with_average
 from kind_jax.train.task import Batch, Task
 
 
@@ -71,6 +72,7 @@ def diagnosed(
 @functools.partial(jax.jit, static_argnums=0)
 def _look(task: Task, state: TrainState, batch: Batch, fixed: partition.Collections) -> dict[str, Any]:
     drawn = draw(task, batch, state.step)
+    fixed = with_average(task, fixed, states.averaged(task.config, state), state.step)
     grads, (metrics, _) = gradients(task, state.collections, drawn, fixed)
     squares = {path: jnp.square(g.astype(jnp.float32)).sum() for path, g in leaves.paths(grads).items()}
     return {

@@ -93,6 +93,17 @@ def up_to_date(
     return rows.caught_up(average, weights, rows.decay_between(config.train.ema, since, step))
 
 
+def averages_of(config: RunConfig, state: TrainState, used: Int[Array, "*shards R"] | None) -> partition.Collections:
+    """The averaged weights with only the rows ``used`` of the bank, up to date; None: with all of them."""
+    if used is None or state.averaged is None:
+        return partition.overlay(state.collections, state.ema)
+    collections, ema = rows.take_from(state.collections, used), rows.take_from(state.ema, used)
+    if TAILORS in ema:
+        since = rows.take(state.averaged, used)
+        ema[TAILORS] = up_to_date(config, ema[TAILORS], collections, since, state.step)
+    return partition.overlay(collections, ema)
+
+
 def take(config: RunConfig, state: TrainState, used: Int[Array, "*shards R"], after: Array) -> TrainState:
     """The state with only the rows ``used`` of everything that has a row for each group, averages up to date.
 

@@ -21,7 +21,7 @@ from kind_jax.train.freeze import hold, moving
 from kind_jax.train.layout import Layout, deal_of, layout_of
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import Health, TrainState
-from kind_jax.train.task import Batch, Metrics, Task
+from kind_jax.train.task import AVERAGE, DONE, Averaging, Batch, Metrics, Task
 
 
 def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""] | None = None) -> Any:
@@ -30,19 +30,18 @@ def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""
     return task.draw(batch, jax.random.fold_in(key, step))
 
 
-def gradients(
-    task: Task,
-    collections: partition.Collections,
-    drawn: Any,
-    fixed: partition.Collections,
-    place: Int[Array, ...] | None = None,
-) -> tuple[partition.Collections, tuple[Metrics, Any]]:
-    """Gradient of the leaves that train, mean metrics, and what moved, in ``train.accumulate`` micro-batches.
+def with_average(
+    task: Task, fixed: partition.Collections, average: partition.Collections, done: Int[Array, ""]
+) -> partition.Collections:
+    """``fixed`` as the loss of ``task`` reads it, see :class:`kind_jax.train.task.Averaging`."""
+    reads = isinstance(task, Averaging) and task.reads_average
+    return {**fixed, AVERAGE: average, DONE: done} if reads else fixed
 
-    Args:
-      place: the row of the bank that each cohort needs, see :mod:`kind_jax.train.cohorts`; None where samples look
-        their rows up themselves.
-    """
+
+def gradients(
+    task: Task, collections: partition.Collections, drawn: Any, fixed: partition.Collections
+) -> tuple[partition.Collections, tuple[Metrics, Any]]:
+    """Gradient of the leaves that train, mean metrics, and what moved, in ``train.accumulate`` micro-batches."""
     accumulate, held = task.config.train.accumulate, task.held
 
     def of(part: Any) -> tuple[partition.Collections, tuple[Metrics, Any]]:
@@ -155,10 +154,13 @@ def make_step(
     def step(state: TrainState, batch: Batch, fixed: partition.Collections | None = None) -> tuple[TrainState, Metrics]:
         drawn, fixed = draw(task, batch, state.step, seed), fixed or {}
         if bank is None or deal is None:
+            fixed = with_average(task, fixed, states.averages_of(config, state, None), state.step)
             grads, found = gradients(task, state.collections, drawn, fixed)
             return update(state, grads, found, jnp.zeros(0, bool))
         use = cohorts.use_of(cohorts.by_cohort(drawn.gate, layout.cohort), bank, deal, layout)
         drawn = drawn._replace(gate=use.gate)
+        average = cohorts.laid_out(states.averages_of(config, state, use.taken), use)
+        fixed = with_average(task, fixed, average, state.step)
         grads, found = gradients(task, cohorts.looked_up(state.collections, use), drawn, fixed)
         grads = cohorts.summed(grads, use)
         if use.taken is None:

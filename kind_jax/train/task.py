@@ -24,6 +24,9 @@ from kind_jax.train.sharding import Rules
 Batch = dict[str, Any]
 """Arrays by name, each with the batch as leading axis."""
 
+AVERAGE, DONE = "average", "done"
+"""Under what :class:`Averaging` tasks find the averaged weights and the number of finished steps."""
+
 Metrics = dict[str, Float[Array, ""] | Int[Array, ""]]
 
 
@@ -212,4 +215,16 @@ class Controlled(Task, Protocol):
     @property
     def control(self) -> Control | None:
         """None where these settings need none."""
+        ...
+
+
+@runtime_checkable
+class Averaging(Task, Protocol):
+    """A task whose loss may read the moving average of what it trains, which gets no gradient."""
+
+    @property
+    def reads_average(self) -> bool:
+        """Whether it does with these settings: ``fixed`` then has, beside what :meth:`Task.fixed` gives, the averaged
+        weights under :data:`AVERAGE` (the weights themselves where ``train.ema`` is None, and of the bank the rows that
+        the step works on), and the number of finished steps under :data:`DONE`."""
         ...

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int32
 
 from kind_jax import partition
 from kind_jax.config import Config
+from kind_jax.config.faster import unhurried
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.folder import FolderSource
 from kind_jax.data.latents import LatentFiles, MemoryLatents
@@ -37,7 +38,7 @@ def _loss(config: Config, collections: partition.Collections, images: Float[Arra
         no_embedding=jnp.ones(count, bool),
         gate=Gate(row.reshape(1, 1), jnp.ones((1, 1))),
     )
-    return DiffusionTask(config).loss(collections, drawn).value
+    return DiffusionTask(unhurried(config)).loss(collections, drawn).value
 
 
 def _labels(records: Source) -> Int32[np.ndarray, " N"]:
