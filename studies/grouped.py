@@ -7,6 +7,9 @@ their records are no longer independent: a batch of one class gives another grad
 all, half and a fifth of the classes in a batch, samples are as good as with records at random, at equal steps; a batch
 of one class, the negative control, is worse.
 
+Each class's tailors are updated less often where fewer classes are in a batch. A second question is whether a higher
+rate of the tailors makes up for it (digits again).
+
 The same config, initial weights, steps, batch and rate for every way of dealing, on digits and on animals, and in a
 transfer of learngenes to three other digits. Every figure is that of samples of the averaged weights: class accuracy,
 and Fréchet distance as a multiple of that of held-out real images. Nothing is chosen by these figures but the default
@@ -30,8 +33,8 @@ from kind_jax.transfer.plan import plan
 from kind_jax.transfer.start import start
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-BATCH = {"digits": 60, "animals": 30, "transfer": 60}
-CLASSES = {"digits": 10, "animals": 10, "transfer": 3}
+BATCH = {"digits": 60, "animals": 30, "transfer": 60, "rates": 60}
+CLASSES = {"digits": 10, "animals": 10, "transfer": 3, "rates": 10}
 TRANSFER_RATE = 1e-2
 
 
@@ -40,7 +43,7 @@ class Arguments:
     """Train with every way of dealing, and summarise."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    parts: tuple[str, ...] = ("digits", "animals", "transfer")
+    parts: tuple[str, ...] = ("digits", "animals", "transfer", "rates")
     steps: int = 600
     """Of digits and animals."""
     transfer: int = 60
@@ -57,11 +60,20 @@ def base(part: str, steps: int) -> Config:
     return change(config, model=sizes, train=train, optimizer={"learning_rate": 2e-3, "warmup": 50})
 
 
-def ways(part: str) -> dict[str, int | None]:
-    """Records of one class that a batch has together, by the classes in a batch."""
+def ways(part: str) -> dict[str, dict[str, Any]]:
+    """Changes to the config, by the classes in a batch."""
+    if part == "rates":  # fewer classes in a batch are fewer updates of each class's tailors, so these are larger
+        return {
+            f"{n} of 10 classes, rate of the tailors x {share:g}": {
+                "data": {"per_class": BATCH[part] // n}, "optimizer": {"tailors": {"learning_rate": share}}
+            }
+            for n in (5, 2)
+            for share in ((10 / n) ** 0.5, 10 / n)
+        }  # fmt: skip
     shares = (1.0, 0.5, 0.2, 0.1) if part != "transfer" else (1.0, 1 / 3)
     counts = [round(share * CLASSES[part]) for share in shares]
-    return {"at random": None} | {f"{n} of {CLASSES[part]} classes": BATCH[part] // n for n in counts}
+    named = {f"{n} of {CLASSES[part]} classes": {"data": {"per_class": BATCH[part] // n}} for n in counts}
+    return {"at random": {}} | named
 
 
 class Study:
@@ -79,8 +91,8 @@ class Study:
         referee = Referee.of(config.data, self.arguments.out / f"judge_{part}.safetensors")
         rate = TRANSFER_RATE if part == "transfer" else config.optimizer.learning_rate
         found: dict[str, list[dict[str, Any]]] = {}
-        for name, m in ways(part).items():
-            trainer = Trainer(change(config, data={"per_class": m}))
+        for name, changes in ways(part).items():
+            trainer = Trainer(change(config, **changes))
 
             def one(seed: int, trainer: Trainer = trainer) -> dict[str, Any]:
                 weights = trainer.run(self.first(part, config, seed), rate=rate, seed=seed, at=at)
@@ -140,7 +152,9 @@ def margins(results: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, di
     for part, by_name in results.items():
         for key in ("accuracy", "frechet"):
             values = {name: [each[max(each, key=int)][key] for each in seeds] for name, seeds in by_name.items()}
-            plain = values["at random"]
+            plain = values.get("at random") or [
+                each[max(each, key=int)][key] for each in results["digits"]["at random"]
+            ]
             for name, own in values.items():
                 deviation = (
                     float(np.sqrt(np.var(own, ddof=1) + np.var(plain, ddof=1))) if len(own) > 1 else float("nan")

@@ -61,8 +61,8 @@ SHOWN = {"a100": "A100 80 GB", "h100": "H100", "b200": "B200", "v5e": "v5e", "v5
 def _scaling(figures: Figures) -> list[str]:
     memory = figures["memory"]
     return [
-        _mesh(figures), str(figures["batch"]), _state(memory), readable(memory["temporary"]), _flops(figures),
-        *(_chip(figures, name) for name in SHOWN),
+        _mesh(figures), str(figures["batch"]), _state(memory), readable(memory["temporary"]), _received(figures),
+        _flops(figures), *(_chip(figures, name) for name in SHOWN),
     ]  # fmt: skip
 
 
@@ -97,6 +97,11 @@ def _state(memory: dict[str, int]) -> str:
     return readable(sum(memory[part] for part in ("parameters", "average", "optimizer", "counters")))
 
 
+def _received(figures: Figures) -> str:
+    """Bytes that a device receives in a step."""
+    return readable(sum(kind["received"] for kind in figures["collectives"].values()))
+
+
 def _flops(figures: Figures) -> str:
     return f"{figures['flops'] / 1e12:,.4g}"
 
@@ -104,7 +109,7 @@ def _flops(figures: Figures) -> str:
 PAGES = (
     Page(
         ROOT / "docs" / "scaling.md",
-        ("model", "mesh", "batch", "state", "temporary", "TFLOPs", *SHOWN.values()),
+        ("model", "mesh", "batch", "state", "temporary", "received", "TFLOPs", *SHOWN.values()),
         _scaling,
         (
             Plan("S/2, one device", "--config dit_s2 --mesh 1x1 --train.batch 64"),
@@ -114,6 +119,21 @@ PAGES = (
             Plan("XL/2, 64 chips", "--config dit_xl2 --mesh 4x16 --train.batch 1024"),
             Plan("XL/2, 256 chips", "--config dit_xl2 --mesh 16x16"),
             Plan("XL/2, 256 chips", "--config dit_xl2 --mesh 16x16 --train.batch 4096"),
+            Plan("B/2, one box, class-grouped", "--config dit_b2 --mesh 1x8 --data.per-class 32"),
+            Plan("L/2, one box, class-grouped", "--config dit_l2 --mesh 1x8 --data.per-class 32"),
+            Plan("XL/2, 256 chips, class-grouped", "--config dit_xl2 --mesh 16x16 --data.per-class 16"),
+            Plan(
+                "XL/2, 256 chips, class-grouped",
+                "--config dit_xl2 --mesh 16x16 --train.batch 4096 --data.per-class 256",
+            ),
+            Plan(
+                "XL/2, 1000 classes, class-grouped",
+                "--config dit_xl2 --mesh 16x16 --train.batch 4096 --data.per-class 256 --model.num-classes 1000",
+            ),
+            Plan(
+                "XL/2, dense",
+                "--config dit_xl2 --mesh 16x16 --train.batch 4096 --model.factor.projections",
+            ),
         ),
     ),
     Page(

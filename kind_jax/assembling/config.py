@@ -96,6 +96,7 @@ def _check(config: Any) -> None:
     cuts.check_depths(config.model, config.module.depths, "module.depths")
     possible = config.module.init == "random" or not cuts.by_stages(config.model)
     require(possible, "module.init", config.module.init, "'random' for a network whose blocks have several shapes")
+    require(config.data.per_class is None, "data.per_class", config.data.per_class, "None for a module")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -250,9 +250,11 @@ def check(grouping: Grouping, names: Sequence[str], batch: int, *, all_classes: 
     counts = np.bincount(grouping.labels[grouping.labels >= 0], minlength=len(names)).tolist()
     cohorts, there = batch // m, [label for label, count in enumerate(counts) if count]
     if cohorts > len(there):
+        fitting = next(n for n in range(-(-batch // max(len(there), 1)), batch + 1) if batch % n == 0)
+        found = "1 class" if len(there) == 1 else f"{len(there)} classes"
         raise UserError(
-            f"data.per_class is {m}, which puts {cohorts} classes into a batch of {batch}, but the data set has "
-            f"images of {len(there)} classes: data.per_class must be {-(-batch // len(there))} or more."
+            f"data.per_class is {m}, which puts {cohorts} classes into a batch of {batch}, but the data set has images "
+            f"of {found}: data.per_class must be {fitting} or more."
         )
     fewest = min(range(len(names)) if all_classes else there, key=lambda label: counts[label])
     if counts[fewest] < 2:

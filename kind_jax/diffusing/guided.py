@@ -9,6 +9,7 @@ is what the class's tailors (and its label embedding) contribute.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kind_jax.config import GuidanceConfig
-from kind_jax.nn.gate import Gate
 from kind_jax.partition import Collections
 
 Predict = Callable[[Collections, Any], Float[Array, "B H W out"]]
@@ -46,7 +46,7 @@ def shift(
     drawn = drawn._replace(kept=None)
     average, drawn = jax.lax.stop_gradient((average, drawn))
     unconditional = drawn._replace(
-        no_embedding=jnp.ones_like(drawn.no_embedding), gate=Gate(drawn.gate.index, drawn.null_weight)
+        no_embedding=jnp.ones_like(drawn.no_embedding), gate=dataclasses.replace(drawn.gate, weight=drawn.null_weight)
     )
 
     def difference() -> Float[Array, "B H W C"]:

@@ -1,4 +1,5 @@
-"""Order between operations that no data orders, for the sake of memory."""
+"""Order between operations that no data orders, for the sake of memory. XLA:CPU drops barriers; it must not see through
+these."""
 
 from __future__ import annotations
 
@@ -6,22 +7,27 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Num
+from jaxtyping import Array, Bool, Num
 
 T = TypeVar("T")
 
 
 def later(tree: T, after: Num[Array, ...]) -> T:
-    """``tree``, made in memory and not before ``after``: nothing that is made of it is made earlier, and kept.
-
-    XLA:CPU drops barriers. There, it is one branch of a choice that XLA cannot foresee; the other is taken where
-    ``after`` begins with NaN, and gives NaN or nonsense too.
-    """
+    """``tree``, whose use waits for ``after``, so that what is made of it is not made, and kept, from early on."""
     if jax.default_backend() != "cpu":
         return jax.lax.optimization_barrier((tree, after))[0]
+    tie = _nan(after)  # adds 0, unless all is lost anyway
+    return jax.tree.map(lambda leaf: leaf + tie.astype(leaf.dtype), tree)
+
+
+def apart(tree: T, after: Num[Array, ...]) -> T:
+    """``tree`` in memory, before anything is made of it: nothing reads what it was made from any more."""
+    if jax.default_backend() != "cpu":
+        return jax.lax.optimization_barrier(tree)
     return jax.lax.cond(
-        jnp.isnan(after.reshape(-1)[0]),
-        lambda leaves: jax.tree.map(lambda leaf: leaf + 1, leaves),
-        lambda same: same,
-        tree,
+        _nan(after), lambda leaves: jax.tree.map(lambda leaf: leaf + 1, leaves), lambda same: same, tree
     )
+
+
+def _nan(after: Num[Array, ...]) -> Bool[Array, ""]:
+    return jnp.isnan(after.reshape(-1)[0])

@@ -131,6 +131,12 @@ def _check_shards(task: Task, shards: int) -> None:
             f"data.per_class is {m}, which puts {cohorts} classes into a batch, but they must be a multiple of "
             f"mesh.fsdp, which is {shards}: every shard of the tailors gets as many."
         )
+    null: str = getattr(getattr(config, "model", None), "null_gate", "learngenes")
+    if null in ("all", "mean"):
+        raise UserError(
+            f"model.null_gate is {null!r}, but it must be 'learngenes' or 'keep' with data.per_class on a mesh with "
+            f"mesh.fsdp {shards}: the null class would read every device's tailors."
+        )
     if not config.optimizer.lazy_tailors or config.optimizer.method != "adamw":
         raise UserError(
             "optimizer.lazy_tailors must be True and optimizer.method 'adamw' with data.per_class on a mesh with "

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
-from kind_jax.nn.later import later
+from kind_jax.nn.later import apart, later
 from kind_jax.partition import STATS, TAILORS
 from kind_jax.train import rows
 from kind_jax.train.freeze import check, moving
@@ -111,10 +111,11 @@ def take(config: RunConfig, state: TrainState, used: Int[Array, "*shards R"], af
     ones of another where these lie, neither array could be changed in place.
     """
     assert state.averaged is not None
+    used = later(used, after)
     collections, ema = rows.take_from(state.collections, used), rows.take_from(state.ema, used)
     moments, since = rows.lazy(state.opt), rows.take(state.averaged, used)
     found = rows.take(moments, used), collections[TAILORS], ema.get(TAILORS), since
-    moments, collections[TAILORS], average, since = later(found, after)
+    moments, collections[TAILORS], average, since = apart(found, after)
     if average is not None:
         ema[TAILORS] = average
     if TAILORS in ema:

@@ -60,6 +60,7 @@ def check_same(found, expected, atol=2e-6):
         {"model": {"null_gate": "all"}},
         {"model": {"groups": (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)}},
         {"model": {"contraction": "folded"}},
+        {"guidance": {"scale": 1.5}, "model": {"num_classes": 40}},  # which reads averages, of rows too
     ],
     ids=str,
 )
@@ -142,6 +143,7 @@ def test_groups_are_dealt_evenly_in_their_order():
          "data.per_class is 4, but one of it and the 6 samples that each device has"),
         ({"train": {"batch": 16, "accumulate": 8}}, "train.accumulate is 8, but it must divide the 4 samples"),
         ({"mesh": {"data": 1, "fsdp": 4}, "optimizer": {"lazy_tailors": False}}, "optimizer.lazy_tailors must be True"),
+        ({"mesh": {"data": 1, "fsdp": 4}, "model": {"null_gate": "all"}}, "model.null_gate is 'all', but it must be"),
     ],
     ids=str,
 )  # fmt: skip
