@@ -21,7 +21,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
-	study-merging study-merging-generators study-optima-bandit study-optima demo-animals bench accelerator \
+	study-merging study-merging-generators study-optima-bandit study-optima study-faster demo-animals bench accelerator \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -112,6 +112,9 @@ study-optima-bandit: $(STAMP)  ## the bandit of module-wise distillation alone; 
 
 study-optima: $(STAMP) $(EMOJI_STAMP)  ## distillation of CoCa module by module, against all modules at once; an hour and a half
 	$(BIN)/python studies/optima.py $(ARGS)
+
+study-faster: $(STAMP)  ## token routing and Model Guidance against plain training in the same time; half an hour
+	$(BIN)/python studies/faster.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)
