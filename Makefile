@@ -21,7 +21,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 .PHONY: demo assemble test test-all test-world tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
-	study-merging study-merging-generators study-optima-bandit study-optima study-faster demo-animals bench accelerator \
+	study-merging study-merging-generators study-optima-bandit study-optima study-grouped study-faster demo-animals bench accelerator \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -106,6 +106,9 @@ study-distil-generators: $(STAMP)  ## a small composed generator, brought back b
 
 study-merging-generators: $(STAMP)  ## two generators of five digits each become one of ten; an hour
 	$(BIN)/python studies/merging_generators.py $(ARGS)
+
+study-grouped: $(STAMP) $(ANIMALS_STAMP)  ## records at random against class-grouped batches; two hours, half of them animals
+	$(BIN)/python studies/grouped.py $(ARGS)
 
 study-optima-bandit: $(STAMP)  ## the bandit of module-wise distillation alone; a minute
 	$(BIN)/python studies/optima_bandit.py $(ARGS)
