@@ -55,10 +55,11 @@ def gradients(
     if accumulate == 1:
         return of(drawn)
 
-    batch = task.config.train.batch
+    gate = getattr(drawn, "gate", None)
+    of_cohorts = gate.index if gate is not None and gate.by_cohort else None
 
     def split(x: Array) -> Array:
-        if x.shape[0] != batch:  # a gate that all samples share, or one that cohorts share: each has its part
+        if x.shape[0] == 1 or x is of_cohorts:  # all samples share it, or each micro-batch has a part of each cohort
             return jnp.broadcast_to(x, (accumulate, *x.shape))
         # Micro-batch a takes samples a, a + A, ...: a batch axis that is sharded over devices stays sharded.
         return jnp.moveaxis(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]), 1, 0)

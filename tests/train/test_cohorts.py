@@ -54,12 +54,12 @@ def check_same(found, expected, atol=2e-6):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"train": {"batch": 16, "null": 0.3, "accumulate": 2}},
-        {"model": {"num_classes": 40}},  # rows are taken out of the bank
-        {"model": {"null_gate": "all"}},
+        pytest.param({"model": {"num_classes": 40}}, marks=pytest.mark.slow),
+        pytest.param({"model": {"null_gate": "all"}}, marks=pytest.mark.slow),
         {"model": {"groups": (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)}},
-        {"model": {"contraction": "folded"}},
+        pytest.param({"model": {"contraction": "folded"}}, marks=pytest.mark.slow),
         {"guidance": {"scale": 1.5}, "model": {"num_classes": 40}},  # which reads averages, of rows too
     ],
     ids=str,
@@ -74,8 +74,10 @@ def test_a_grouped_step_is_the_mixed_step_of_the_same_batch(changes):
     check_same(found.ema["learngenes"], expected.ema["learngenes"])
 
 
-@pytest.mark.parametrize("classes", [10, 40])
-@pytest.mark.parametrize(("data", "fsdp"), [(1, 4), (2, 4)])
+@pytest.mark.parametrize(
+    ("data", "fsdp", "classes"),
+    [(2, 4, 10), (2, 4, 40), *(pytest.param(1, 4, n, marks=pytest.mark.slow) for n in (10, 40))],
+)
 def test_dealt_to_devices_it_is_the_same_step(data, fsdp, classes):
     """On four shards ten groups are two or three each, and forty are ten, of which rows are taken out."""
     config = tiny.change(GROUPED, model={"num_classes": classes}, mesh={"data": data, "fsdp": fsdp})
