@@ -25,6 +25,7 @@ class Dealt:
         deal = deal_of(task, layout)
         self._deal = None if deal is None or deal.even else deal
         self._task, self._mesh = task, mesh
+        self._compiled: dict[str, Any] = {}  # a run gathers for every checkpoint, and compiles once
 
     def shapes(self, state: TrainState) -> TrainState:
         """Of the state as it lies on the devices, from ``state`` as it is on disk."""
@@ -32,15 +33,17 @@ class Dealt:
 
     def deal(self, state: TrainState) -> TrainState:
         """A state in the order of its groups as it lies on the devices."""
-        return state if self._deal is None else self._moved(self._dealt, state)
+        return state if self._deal is None else self._moved("deal", self._dealt, state)
 
     def gather(self, state: TrainState) -> TrainState:
         """A state as it lies on the devices in the order of its groups."""
-        return state if self._deal is None else self._moved(self._gathered, state)
+        return state if self._deal is None else self._moved("gather", self._gathered, state)
 
-    def _moved(self, how: Any, state: TrainState) -> TrainState:
-        shapes = jax.eval_shape(how, state)
-        return jax.jit(how, out_shardings=sharding.shard_like(shapes, self._mesh, self._task.rules))(state)
+    def _moved(self, name: str, how: Any, state: TrainState) -> TrainState:
+        if name not in self._compiled:
+            out = sharding.shard_like(jax.eval_shape(how, state), self._mesh, self._task.rules)
+            self._compiled[name] = jax.jit(how, out_shardings=out)
+        return self._compiled[name](state)
 
     def _dealt(self, state: TrainState) -> TrainState:
         assert self._deal is not None
