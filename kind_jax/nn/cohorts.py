@@ -9,13 +9,15 @@ one group, n = k N_T components, d_in and d_out features.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kind_jax.nn.later import later
+from kind_jax.nn.later import by_itself, later
 
 
 class Factors(NamedTuple):
@@ -45,40 +47,74 @@ def low_rank(
 
 
 def _forward(x, shared, own, weight):
-    u, v, w = _beside(shared, own, weight)
-    B, T, d_in = x.shape
-    h = jnp.einsum("gtd,gdn->gtn", x.reshape(len(u), -1, d_in), u)
-    h = (h.reshape(B, T, -1) * w[:, None, :]).reshape(h.shape)
-    y = jnp.einsum("gtn,gnd->gtd", h, v).reshape(B, T, v.shape[2])
-    return y, (x, shared, own, weight, h)
+    def one(tokens, own, weight):
+        u, v, w = _beside(shared, own, weight)
+        h = _weighted(tokens @ u, w)
+        return (h @ v, h), ()
+
+    (y, h), _ = _over_cohorts(one, _by_cohort(x, own), own, _by_cohort(weight, own))
+    return y.reshape(*x.shape[:2], -1), (x, shared, own, weight, h)
 
 
 def _backward(residuals, dy):
     x, shared, own, weight, h = residuals
-    # Put together anew: kept from the forward pass, these would take more memory than the tokens.
-    u, v, w = _beside(*later((shared, own), dy), weight)
-    B, T, d_in = x.shape
-    tokens, dy = x.reshape(len(u), -1, d_in), dy.reshape(len(u), -1, dy.shape[2])
-    dh = jnp.einsum("gtd,gnd->gtn", dy, v)
-    dh = (dh.reshape(B, T, -1) * w[:, None, :]).reshape(h.shape)
-    du, dv = jnp.einsum("gtd,gtn->gdn", tokens, dh), jnp.einsum("gtn,gtd->gnd", h, dy)
-    dx = jnp.einsum("gtn,gdn->gtd", dh, u).reshape(x.shape)
-    if shared is None:
-        return dx, None, Factors(du, dv), jnp.zeros_like(weight)
-    m = shared.u.shape[1]
-    of_all = [jnp.sum(a, axis=0, dtype=jnp.float32).astype(a.dtype) for a in (du[:, :, :m], dv[:, :m])]
-    return dx, Factors(*of_all), Factors(du[:, :, m:], dv[:, m:]), jnp.zeros_like(weight)
+    # Put side by side anew: kept from the forward pass, these would take more memory than the tokens.
+    shared, own = later((shared, own), dy)
+
+    def one(tokens, dy, h, own, weight):
+        u, v, w = _beside(shared, own, weight)
+        dh = _weighted(dy @ v.T, w)
+        du, dv, dx = tokens.T @ dh, h.T @ dy, dh @ u.T
+        m = 0 if shared is None else shared.u.shape[1]
+        return (dx, Factors(du[:, m:], dv[m:])), None if shared is None else Factors(du[:, :m], dv[:m])
+
+    (dx, of_own), of_shared = _over_cohorts(
+        one, _by_cohort(x, own), _by_cohort(dy, own), h, own, _by_cohort(weight, own)
+    )
+    return dx.reshape(x.shape), of_shared, of_own, jnp.zeros_like(weight)
 
 
 low_rank.defvjp(_forward, _backward)
 
 
-def _beside(shared: Factors | None, own: Factors, weight: Array) -> tuple[Array, Array, Array]:
-    """All components of each cohort side by side, and their weights for each sample."""
+def _over_cohorts(one: Callable[..., tuple[Any, Any]], *each: Any) -> tuple[Any, Any]:
+    """What ``one`` gives first for each cohort of its arguments, and the sum of what it gives second, in float32.
+
+    XLA:CPU computes the products of a batch one after another on a single core, but a plain product on all of them. On
+    a mesh the cohorts are split over devices, and only a batch may be.
+    """
+    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+        return by_itself(functools.partial(_one_by_one, one), *each)
+    alone, parts = jax.vmap(one)(*each)
+    return alone, jax.tree.map(lambda a: jnp.sum(a, axis=0, dtype=jnp.float32).astype(a.dtype), parts)
+
+
+def _one_by_one(one: Callable[..., tuple[Any, Any]], *each: Any) -> tuple[Any, Any]:
+    def body(total: Any, args: Any) -> tuple[Any, Any]:
+        alone, part = one(*args)
+        return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part), alone
+
+    shapes = jax.eval_shape(lambda *args: one(*jax.tree.map(lambda a: a[0], args))[1], *each)
+    total, alone = jax.lax.scan(body, jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), shapes), each)
+    return alone, jax.tree.map(lambda a, like: a.astype(like.dtype), total, shapes)
+
+
+def _by_cohort(a: Array, own: Factors) -> Array:
+    """[G, rows, features] of samples [B, ..., features], whose tokens are rows alike."""
+    return a.reshape(len(own.u), -1, a.shape[-1])
+
+
+def _weighted(h: Float[Array, "rows n"], weight: Float[Array, "m n"]) -> Float[Array, "rows n"]:
+    """``h`` of the tokens of m samples, times the weights of these."""
+    return (h.reshape(len(weight), -1, h.shape[1]) * weight[:, None, :]).reshape(h.shape)
+
+
+def _beside(shared: Factors | None, own: Factors, weight: Float[Array, "m n"]) -> tuple[Array, Array, Array]:
+    """All components of a cohort side by side, and their weights for each of its m samples."""
     if shared is None:
         return own.u, own.v, weight
-    u, v = (jnp.broadcast_to(a, (len(own.u), *a.shape)) for a in shared)
     always = jnp.ones((len(weight), shared.u.shape[1]), weight.dtype)
     return (
-        jnp.concatenate([u, own.u], axis=2), jnp.concatenate([v, own.v], axis=1), jnp.concatenate([always, weight], 1),
+        jnp.concatenate([shared.u, own.u], axis=1), jnp.concatenate([shared.v, own.v]),
+        jnp.concatenate([always, weight], axis=1),
     )  # fmt: skip

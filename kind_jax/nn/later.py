@@ -3,7 +3,8 @@ these."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,20 @@ def apart(tree: T, after: Num[Array, ...]) -> T:
     return jax.lax.cond(
         _nan(after), lambda leaves: jax.tree.map(lambda leaf: leaf + 1, leaves), lambda same: same, tree
     )
+
+
+def by_itself(f: Callable[..., T], *args: Any) -> T:
+    """f(*args) on a single CPU, whose arguments are in memory, and whose own arrays are there no earlier than these.
+
+    Otherwise XLA:CPU makes the arguments anew, and keeps them, for each shape in which they are read; and what depends
+    on none, such as the zeros that a loop fills, at the very beginning of the program.
+    """
+    lost = jax.eval_shape(f, *args)
+    return jax.lax.cond(
+        _nan(jax.tree.leaves(args)[0]),
+        lambda *_: jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), lost),
+        f, *args,
+    )  # fmt: skip
 
 
 def _nan(after: Num[Array, ...]) -> Bool[Array, ""]:

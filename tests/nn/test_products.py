@@ -7,7 +7,7 @@ import pytest
 
 from kind_jax import partition
 from kind_jax.config import Form
-from kind_jax.nn import contraction
+from kind_jax.nn import cohorts, contraction
 from kind_jax.nn import gate as gates
 from kind_jax.nn.activation import gelu
 from kind_jax.nn.init import Initializer
@@ -31,6 +31,26 @@ def test_components_of_each_sample(components):
         return jnp.einsum("btd,bnd,bn,bno->bto", x, u, s, v)
 
     found, expected = value_and_gradients(low_rank, x, u, s, v), value_and_gradients(plain, x, u, s, v)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 2], ids=["one by one", "as a batch"])
+@pytest.mark.parametrize("learngenes", [3, 0])
+def test_components_of_each_cohort(devices, learngenes, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = ((6, 5, 8), (8, learngenes), (learngenes, 7), (2, 8, 4), (2, 4, 7))
+    x, su, sv, u, v = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
+    weight = jnp.ones((6, 4)).at[1].set(0.0).at[4, :2].set(0.5)  # the null class, and a mixture
+
+    def plain(x, su, sv, u, v):
+        each = jnp.repeat(u, 3, axis=0), jnp.repeat(v, 3, axis=0)
+        return x @ su @ sv + jnp.einsum("btd,bdn,bn,bno->bto", x, each[0], weight, each[1])
+
+    def whole(x, su, sv, u, v):
+        return cohorts.low_rank(x, cohorts.Factors(su, sv) if learngenes else None, cohorts.Factors(u, v), weight)
+
+    found, expected = value_and_gradients(whole, x, su, sv, u, v), value_and_gradients(plain, x, su, sv, u, v)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
