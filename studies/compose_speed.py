@@ -23,6 +23,7 @@ from kind_jax.config import Config, change, load_file
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.deploy.compose import compose
 from kind_jax.deploy.cost import total
+from kind_jax.host import keep_memory
 from kind_jax.nn.gate import learngenes_only
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.py"
@@ -55,6 +56,7 @@ def evaluation(config: Config, bundle: Bundle, batch: int) -> Callable[[], jax.A
 
 def main() -> None:
     arguments = tyro.cli(Arguments)
+    keep_memory()
     base = change(
         load_file(CONFIG),
         model={"width": arguments.width, "depth": arguments.depth, "size": arguments.size, "heads": 6,

@@ -61,7 +61,8 @@ def optimised_judge():
 LONGEST = (
     "train/test_hosts.py", "assembling/test_commands.py", "assembling/test_incubation.py", "classifying/test_runs.py",
     "train/test_step.py", "commands/test_cli.py", "merging/test_symmetry.py", "chaos/test_kills.py",
-    "train/test_loop.py", "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py",
+    "train/test_loop.py", "captioning/test_runs.py", "train/test_cohorts.py", "distillation/test_optima.py",
+    "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py",
     "merging/test_joint_models.py", "train/test_init.py", "commands/test_latents.py", "transfer/test_transfer.py",
     "train/test_faults.py", "train/test_history.py", "merging/test_zip_command.py", "deploy/test_compose.py",
     "chaos/test_fuzz.py", "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",

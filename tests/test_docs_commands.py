@@ -63,6 +63,7 @@ SLOW = (
     r"--optima\.policy",
     # What another document or another test runs with other numbers.
     r"runs/(low|high|first_half|second_half)", r"sample merged\b", r"runs/(few|mixed|images)\b",
+    r"runs/(routed|guided|digits_modules)\b",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
 

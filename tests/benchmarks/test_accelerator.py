@@ -169,6 +169,7 @@ def test_fused_attention_is_read_off_a_program(load):
     assert fused.check(PRODUCT, wanted=False) == {"forward": 0, "backward": 0}
 
 
+@pytest.mark.slow
 def test_one_case_may_fail_and_time_may_run_out(load, tmp_path):
     logs = load("accelerator_log")
     now = [0.0]
@@ -208,6 +209,7 @@ def test_one_case_may_fail_and_time_may_run_out(load, tmp_path):
         logs.read(tmp_path / "b.json")
 
 
+@pytest.mark.slow
 def test_the_table_says_what_an_accelerator_says(load, tmp_path):
     logs, tables, training = (load(f"accelerator_{name}") for name in ("log", "table", "training"))
     first, second = (

@@ -37,6 +37,7 @@ def test_both_images_of_a_pair_count_and_their_order():
         assert float(jnp.max(jnp.abs(RUN(CONFIG, WEIGHTS, head, changed, TOKENS) - found))) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_head_learns_and_reaches_the_encoder():
     head, labels = jax.tree.map(jnp.asarray, heads.init(CONFIG, 2)), jnp.asarray([0, 1, 0])
 

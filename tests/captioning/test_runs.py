@@ -98,6 +98,7 @@ def test_verbs(teacher, tmp_path, capsys):
     assert "kind-jax caption describes images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_student_goes_on_to_the_next_arm(teacher, pictures, tmp_path):
     """Killed within a round and between rounds, a run draws the same modules and ends with the same weights."""
     config = optima_run(settings(pictures, steps=6), OptimaConfig(teacher=str(teacher), round=2, policy="thompson"))

@@ -45,6 +45,7 @@ def test_nothing_but_the_head_moves(optimizer, tmp_path):
             assert np.any(np.asarray(found["params"]["head"][name]) != leaf)
 
 
+@pytest.mark.slow
 def test_statistics_move_where_more_than_the_head_trains(tmp_path):
     more = dataclasses.replace(HEAD_ALONE, params=CollectionConfig(freeze=True, thaw=("head", "stages/2")))
     config = run(optimizer=more, steps=1, sample_every=0, checkpoint_every=1)

@@ -99,6 +99,7 @@ def fresh(config, **settings):
     return dataclasses.replace(tiny.run(config, **settings), head="fresh")
 
 
+@pytest.mark.slow
 def test_a_fresh_head_on_other_images(tmp_path):
     export(bundle(RGB), tmp_path / "art")
     base = fresh(ResNetConfig(num_classes=10, **SHOWN))

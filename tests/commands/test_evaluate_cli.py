@@ -171,6 +171,7 @@ def grown(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_a_grown_model_is_judged_on_what_the_data_has(grown, tmp_path, capsys):
     folder = tmp_path / "out"
     args = ["evaluate", str(grown), "--count", "50", "--batch", "32", *JUDGE, "--out", str(folder)]

@@ -48,6 +48,7 @@ def begun(tmp_path, monkeypatch):
     return a, b, line
 
 
+@pytest.mark.slow
 def test_a_run_begun_in_one_folder_goes_on_in_another(begun, tmp_path, monkeypatch, capsys):
     a, b, line = begun
     monkeypatch.chdir(b)

@@ -65,6 +65,7 @@ def test_mistakes_are_explained(place, args, message, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_both_and_goes_on_with_both_alone(place, tmp_path, capsys, monkeypatch):
     (tmp_path / "moved").symlink_to(place / "drawn")
     monkeypatch.chdir(tmp_path)

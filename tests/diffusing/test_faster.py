@@ -162,6 +162,7 @@ def gradients_on(config, devices):
     return jax.device_get(f(weights, average, jax.device_put(BATCH, sharding.batch_sharding(mesh))))
 
 
+@pytest.mark.slow
 def test_neither_devices_nor_micro_batches_change_a_step():
     apart = tiny.change(BOTH, mesh=MeshConfig(data=2, fsdp=2), train={"accumulate": 2})
     chex.assert_trees_all_close(gradients_on(apart, 4), gradients_on(BOTH, 1), rtol=2e-3, atol=2e-5)

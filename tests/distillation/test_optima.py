@@ -103,6 +103,7 @@ def test_only_the_projector_of_the_round_is_trained(task):
             assert size > 0 if other == name else size == 0, (name, other)
 
 
+@pytest.mark.slow
 def test_what_a_module_trains(task):
     """Its loss alone: everything that leads to its states, or its own leaves."""
     alone = tiny.replaced(task[0], label=0.0, prediction=0.0)
@@ -152,6 +153,7 @@ def test_padding_has_no_influence_on_a_module():
     np.testing.assert_allclose(feature(jnp.asarray(theirs), jnp.asarray(theirs)), 0)
 
 
+@pytest.mark.slow
 def test_one_module_alone_is_the_fixed_one():
     """With a single arm no policy has a choice, and the run is the same step for step."""
     alone = (ArmConfig(name="tower", states="mlp", leaves="params/blocks/.*"),)
@@ -224,6 +226,7 @@ def test_groups_of_blocks_are_modules():
         assert float(jnp.max(jnp.abs(kernel[other]))) == 0
 
 
+@pytest.mark.slow
 def test_a_generator_with_a_bank_is_distilled():
     """Steps that take rows of tailors out of the bank, beside a teacher with a bank of its own."""
     plain = tiny.generator(tiny.dit(1, groups=12))

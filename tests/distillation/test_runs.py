@@ -84,6 +84,7 @@ def test_uniformity_in_a_report(tmp_path):
     assert f"{uniform_on_sphere(8):.3f} where many are spread evenly" in uniform.caption
 
 
+@pytest.mark.slow
 def test_a_cached_teacher(tmp_path):
     """The same training to rounding; the file is used again, and refused when it is not what its name says."""
     config = tiny.run(tmp_path, "vit", "vit", cache=str(tmp_path / "cache"))

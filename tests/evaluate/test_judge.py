@@ -55,6 +55,7 @@ def angles(count, seed):
     return noisy.clip(-1, 1).astype(np.float32)[..., None], labels
 
 
+@pytest.mark.slow
 def test_learns_shapes_wherever_they_are_from_few_images():
     """The plain stack of convolutions that came before stayed at chance in 800 steps of twice the batch."""
     held_out = angles(300, 1)

@@ -161,7 +161,7 @@ def test_a_model_is_found_again_in_a_shuffled_copy(name, method, optimised):
             np.testing.assert_allclose(logits(found, x), both, atol=1e-5 * np.abs(both).max())
 
 
-@pytest.mark.parametrize("name", ["kind dit", pytest.param("dit", marks=SLOW), "kind vit"])
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=SLOW) for name in ("kind dit", "dit")), "kind vit"])
 def test_any_network_is_found_again(name, optimised):
     """Generators, and weights of learngenes and tailors, whose components too may be in another order."""
     config = NETWORKS[name]
@@ -183,6 +183,7 @@ def test_the_same_architecture_again_compiles_nothing(optimised):
     assert statistics._of_batch._cache_size() == before
 
 
+@pytest.mark.slow
 def test_averaging_weights_does_not_find_it(optimised):
     x = inputs(RESNET, 64)[0]
     first, table = Model(RESNET, weights(RESNET)), table_of(function(RESNET), weights(RESNET), x)

@@ -111,6 +111,7 @@ def test_models_of_the_same_classes(tmp_path):
         np.testing.assert_allclose(new, old, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_factored_projections_are_multiplied_out(models, tmp_path):
     factored = dataclasses.replace(VIT, factor=FactorConfig(projections=("q", "v", "mlp_in"), learngenes=16, tailors=1))
     a = artifact(tmp_path / "a", 0, factored)
