@@ -12,6 +12,7 @@ from classifying import tiny_classifier as tiny
 from kind_jax import model, partition
 from kind_jax.classifying import network
 from kind_jax.classifying.cost import forward
+from kind_jax.config import change
 from kind_jax.config.networks import resnet, vit
 from kind_jax.errors import UserError
 from kind_jax.nn import inputs
@@ -19,7 +20,7 @@ from kind_jax.nn.init import Initializer
 from kind_jax.nn.norm import BatchNorm, LayerNorm
 from kind_jax.nn.vit import ViT
 from kind_jax.tasks import task_of
-from kind_jax.train import step
+from kind_jax.train import state, step
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((4, 8, 8, 1)).astype(np.float32)
@@ -190,3 +191,18 @@ def test_micro_batches_give_the_gradient_of_the_batch(config):
     gradients = jax.jit(step.gradients, static_argnums=0)
     one, four = (gradients(task, collections, drawn, {})[0] for task in (whole, parts))
     chex.assert_trees_all_close(one, four, atol=1e-6)
+
+
+def test_a_class_grouped_step_is_the_mixed_one():
+    """Cohorts go by classes, tailors by super-classes, and images are mixed across all."""
+    images = RNG.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
+    batch = {"image": images, "label": np.repeat([3, 7, 3, 1], 4).astype(np.int32)}
+
+    def after(m):
+        task = task_of(change(tiny.run(tiny.KIND), data={"per_class": m}))
+        begun = jax.jit(state.start, static_argnums=0)(task, weights_of(task.config.model))
+        return jax.jit(step.make_step(task))(begun, batch)
+
+    (found, metrics), (expected, plain) = after(4), after(None)
+    np.testing.assert_allclose(metrics["loss"], plain["loss"], rtol=1e-6)
+    chex.assert_trees_all_close(found.collections, expected.collections, atol=2e-6)
