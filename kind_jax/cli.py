@@ -22,6 +22,7 @@ from kind_jax.train.ending import EXIT_RESTARTABLE
 from kind_jax.untrusted.text import printable
 
 VERBS = {
+    "new": "look at a folder of images and propose the settings of a model of them",
     "train": "train a model, or continue a run",
     "transfer": "move a model to new classes or a new domain: frozen learngenes, fresh tailors",
     "latents": "encode a data set with an autoencoder, for training on latents",

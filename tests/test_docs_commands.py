@@ -63,7 +63,7 @@ SLOW = (
     r"--optima\.policy",
     # What another document or another test runs with other numbers.
     r"runs/(low|high|first_half|second_half)", r"sample merged\b", r"runs/(few|mixed|images)\b",
-    r"runs/(routed|guided|digits_modules)\b",
+    r"runs/(routed|guided|digits_modules)\b", r"\b(new images|mine/)",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
 

@@ -173,7 +173,6 @@ def test_figures_do_not_depend_on_batches_or_devices():
     assert a.calibration_error == pytest.approx(error, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_the_mesh_does_not_change_a_step_with_statistics():
     """BatchNorm normalises by the whole batch, on however many devices; the step is compiled once."""
     config = dataclasses.replace(CONFIGS["resnet"], augment=dataclasses.replace(CONFIGS["resnet"].augment, erase=0.0))

@@ -146,7 +146,7 @@ def test_report_without_a_test_split(tmp_path, capsys):
 CONFIG = ["train", "--config", str(ROOT / "configs/digits.py")]
 MISTAKES = {
     "no verb": ([], ""),
-    "unknown verb": (["fly"], "the verb is 'fly', but it must be one of train, transfer, latents, sample"),
+    "unknown verb": (["fly"], "the verb is 'fly', but it must be one of new, train, transfer, latents, sample"),
     "no config": (["train"], "--config"),
     "absent config": (["train", "--config", "nowhere.py"], "'nowhere.py', but no such file exists"),
     "unknown field": ([*CONFIG, "--model.dpeth", "3"], "--model.depth"),
