@@ -41,6 +41,7 @@ def run(args: list[str]) -> int:
     from kind_jax.nn.contraction import choose
     from kind_jax.plots import energy_bars
     from kind_jax.tasks import task_of
+    from kind_jax.train.extended import told
 
     check_png(parsed.out)
     classes = typed("--classes", parsed.classes)
@@ -54,6 +55,8 @@ def run(args: list[str]) -> int:
             for s in anatomy.sizes(bundle.collections, len(bundle.groups))
         ],
     )
+    for line in told(parsed.source):
+        print(line)
     settings, train = bundle.config.model, bundle.config.train
     if isinstance(settings, ModelConfig):
         flops = cost.total(settings, len(bundle.groups)).flops

@@ -33,6 +33,10 @@ class Arguments:
     """Stop after this step; the same command without it continues the run."""
     resume: Literal["auto", "never", "always"] = "auto"
     """auto: continue the run in --workdir if there is one. never: refuse to. always: refuse to begin a new one."""
+    extend: bool = False
+    """Let the run in --workdir become longer, or go on at other rates (--train.steps, --optimizer.learning-rate,
+    --optimizer.schedule, ...), with the state of its optimizer. --config is not needed: all other settings are those
+    of the run."""
     settings: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
@@ -51,10 +55,27 @@ def _start(task: str, init: str | None) -> ModuleType | None:
     return None if where is None else importlib.import_module(where)
 
 
+def _to_extend(args: list[str], config: str | None, init: str | None, workdir: str | None) -> RunConfig | None:
+    """The settings of the run that ``--extend`` without ``--config`` is about; None elsewhere."""
+    if "--extend" not in args or {"-h", "--help"} & set(args):
+        return None
+    if init is not None:
+        raise UserError("--extend is given together with --init, but a run that goes on has weights already.")
+    if config is not None:
+        return None
+    if workdir is None:
+        raise UserError("--extend needs --workdir, the run that is to be extended.")
+    from kind_jax.train.run import load_config
+
+    return load_config(Path(workdir))
+
+
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say where everything lies; returns the exit code."""
-    path, base = option(args, "--config"), base_config(Arguments, args, Config(), RunConfig)
-    init, directory = option(args, "--init"), Path(option(args, "--workdir") or _default_folder(path))
+    path, init, where = (option(args, name) for name in ("--config", "--init", "--workdir"))
+    directory = Path(where or _default_folder(path))
+    saved = _to_extend(args, path, init, where)
+    base = saved or base_config(Arguments, args, Config(), RunConfig)
     if init == "":
         raise UserError("--init is empty, but it must be a run or an artifact.")
     if path is None and init is not None and not {"-h", "--help"} & set(args):
@@ -67,8 +88,13 @@ def run(args: list[str]) -> int:
     with together():
         form = for_settings(Arguments, type(base))
         parsed = tyro.cli(form, args=args, default=form(settings=base), prog="kind-jax train", config=PLAIN)
-    if parsed.config is None:
+    if parsed.config is None and saved is None:
         raise UserError(_NO_CONFIG)
+    resume = parsed.resume
+    if parsed.extend:
+        if resume == "never":
+            raise UserError("--extend is given, but --resume is 'never'; an extended run goes on.")
+        resume = "extend"
 
     from kind_jax.train import hosts  # after parsing: `--help` should not wait for JAX
     from kind_jax.train.loop import train
@@ -79,5 +105,5 @@ def run(args: list[str]) -> int:
     start = start or _start(config.task, None)
     if start is not None:
         config, initial = start.begin_run(config, parsed.init, directory)
-    summary = train(config, directory, stop_after=parsed.stop_after, resume=parsed.resume, initial=initial)
+    summary = train(config, directory, stop_after=parsed.stop_after, resume=resume, initial=initial)
     return say_run(summary, config.train.steps)

@@ -31,6 +31,7 @@ class Role(enum.Enum):
     NULL = "what the null class switches on"
     TIMES = "which noise levels are trained how often"
     TRAINING = "everything else that training depends on: data, losses, rates, seeds, what is frozen"
+    RATES = "how large steps are, and how that changes as training goes on"
     LENGTH = "how long training goes on"
     PRECISION = "in which precision the model is computed"
     ROUNDING = "how the model is computed, which changes speed, memory and the last bits of a result"
@@ -67,10 +68,10 @@ _ROLES: dict[type, dict[Role, str]] = {
         Role.UPKEEP: "skip_bad",
     },
     OptimizerConfig: {
-        Role.TRAINING: "method learning_rate schedule epoch warmup warmup_start minimum b1 b2 eps momentum nesterov "
-        "clip lazy_tailors rules"
+        Role.TRAINING: "method b1 b2 eps momentum nesterov clip lazy_tailors rules",
+        Role.RATES: "learning_rate schedule epoch warmup warmup_start minimum",
     },
-    CollectionConfig: {Role.TRAINING: "learning_rate weight_decay freeze thaw"},
+    CollectionConfig: {Role.TRAINING: "weight_decay freeze thaw", Role.RATES: "learning_rate"},
     MeshConfig: {Role.PLACE: "data fsdp tensor"},
     TrainConfig: {
         Role.TRAINING: "batch accumulate null embedding_dropout seed ema",
@@ -84,6 +85,9 @@ _ROLES: dict[type, dict[Role, str]] = {
 
 RESUME = frozenset(Role) - {Role.ROUNDING, Role.SPEED, Role.PLACE, Role.UPKEEP, Role.SAMPLING}
 """What must agree for a run to go on; LENGTH too, as a schedule may depend on it."""
+
+EXTEND = RESUME - {Role.LENGTH, Role.RATES}
+"""What must agree for a run to go on as a longer one, or at other rates."""
 
 WHOLE = frozenset({Role.WEIGHTS, Role.TAILORS, Role.CLASSES, Role.IMAGES, Role.START})
 """What must agree for training to go on with a whole model, classes and all."""

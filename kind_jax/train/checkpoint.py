@@ -265,7 +265,7 @@ def _load(
     meta = read_meta(directory, step)
     # Shapes alone would let another order of the groups pass.
     saved = configs.from_json(json.dumps(meta["config"]), f"{where}/meta")
-    if changed := differences(saved, config):
+    if changed := differences(saved, config, extend=True):  # the run may have been extended since
         raise UserError(f"{where} was trained with another config: {'; '.join(changed)}.")
     loaded = _read(directory, step, jax.tree.map(_placed, wanted))
     leaves.check(loaded, meta["sums"], str(where))

@@ -67,7 +67,7 @@ def train(
         raise UserError(f"--stop-after is {stop_after}, but it must be 1 or more.")
     directory = Path(directory)
     begin = time.monotonic()
-    looked = opening.look(config, directory, fresh=initial is None)
+    looked = opening.look(config, directory, fresh=initial is None, resume=resume)
     task, mesh, settings = looked.task, looked.mesh, looked.task.config.train
     with hosts.locked(directory), stop_requests() as received:
         opened = opening.start(looked, directory, resume, initial)

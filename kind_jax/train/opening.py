@@ -22,6 +22,7 @@ from kind_jax.train import hosts, sharding
 from kind_jax.train import state as states
 from kind_jax.train.checkpoint import Checkpoints
 from kind_jax.train.dealt import Dealt
+from kind_jax.train.extended import record
 from kind_jax.train.fits import check_memory
 from kind_jax.train.history import Found, Verification
 from kind_jax.train.layout import Layout, deal_of, described, layout_of, shard_of_class
@@ -70,7 +71,7 @@ class Opened:
     notes: list[str]
 
 
-def look(config: RunConfig, directory: Path, *, fresh: bool) -> Looked:
+def look(config: RunConfig, directory: Path, *, fresh: bool, resume: Resume = "auto") -> Looked:
     """Open the data and check that everything fits, saying what there is.
 
     Args:
@@ -101,7 +102,7 @@ def look(config: RunConfig, directory: Path, *, fresh: bool) -> Looked:
             _say(line)
     check_memory(task, Dealt(task, layout, mesh).shapes(shapes), mesh)
     _say(_parameters(shapes.collections))
-    check(directory, task.config)  # before anything is written, the lock included
+    check(directory, task.config, extend=resume == "extend")  # before anything is written, the lock included
     return Looked(task=task, dataset=dataset, mesh=mesh, layout=layout, grouping=grouping, shapes=shapes)
 
 
@@ -117,7 +118,9 @@ def start(
     """
     task, config, mesh = looked.task, looked.task.config, looked.mesh
     hosts.shared(directory)
-    remarks = check(directory, config)  # another process may have begun a run there meanwhile
+    remarks = check(
+        directory, config, extend=resume == "extend"
+    )  # another process may have begun a run there meanwhile
     hosts.barrier("checked")  # before the first host writes into the folder
 
     placement, bank = sharding.batch_sharding(mesh), Dealt(task, looked.layout, mesh)
@@ -149,6 +152,7 @@ def start(
     if (done := int(state.step)) > config.train.steps:
         raise UserError(f"train.steps is {config.train.steps}, but {directory} has trained for {done} steps already.")
     if hosts.is_first():
+        remarks += record(directory, config, done) if resume == "extend" else []
         save_config(directory, config)
     if columns := task.columns(looked.dataset, state.collections):
         position = data.get_state()

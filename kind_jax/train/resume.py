@@ -20,8 +20,9 @@ from kind_jax.train.history import Found, Verification
 from kind_jax.train.state import TrainState
 from kind_jax.train.task import Task
 
-Resume = Literal["auto", "never", "always"]
-"""``auto`` continues a run if there is one, ``never`` refuses to, ``always`` refuses to begin a new one."""
+Resume = Literal["auto", "never", "always", "extend"]
+"""``auto`` continues a run if there is one, ``never`` refuses to, ``always`` refuses to begin a new one; so does
+``extend``, with which the run may become longer, and go on at other rates."""
 
 
 def choose(directory: Path, resume: Resume, verify: history.Verify) -> Found:
@@ -33,8 +34,8 @@ def choose(directory: Path, resume: Resume, verify: history.Verify) -> Found:
 
     def look() -> str:
         found = history.latest_good(directory / "checkpoints", verify=verify)
-        if resume == "always" and found.step is None:
-            raise UserError(f"--resume is 'always', but {directory} holds no checkpoint to continue from.")
+        if resume in ("always", "extend") and found.step is None:
+            raise UserError(f"--resume is {resume!r}, but {directory} holds no checkpoint to continue from.")
         if resume == "never" and found.step is not None:
             raise UserError(f"--resume is 'never', but {directory} holds a run with a checkpoint of step {found.step}.")
         return json.dumps(dataclasses.asdict(found))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kind_jax import config as configs
 from kind_jax.config import RunConfig, is_of
-from kind_jax.config.roles import RESUME, Role, compare
+from kind_jax.config.roles import EXTEND, RESUME, Role, compare
 from kind_jax.config.run import LIMIT
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_text, is_leftover, sweep
@@ -34,8 +34,11 @@ def _place(path: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def check(directory: Path, config: RunConfig) -> list[str]:
+def check(directory: Path, config: RunConfig, *, extend: bool = False) -> list[str]:
     """Refuse a folder that is not free for this run and not its own; changes nothing.
+
+    Args:
+      extend: whether the run in the folder may become longer, and go on at other rates.
 
     Returns:
       A remark where the run in the folder may go on with this config, but not with the same bits.
@@ -53,17 +56,19 @@ def check(directory: Path, config: RunConfig) -> list[str]:
     saved = directory / "config.json"
     if saved.is_file():
         before = load_config(directory)
-        if changed := differences(before, config):
-            raise UserError(
-                f"{directory} belongs to a run with another config: {'; '.join(changed)}; "
-                "give this run another --workdir, or the saved settings."
-            )
+        if changed := differences(before, config, extend=extend):
+            cure = "give this run another --workdir, or the saved settings"
+            if not extend and not differences(before, config, extend=True):
+                cure += ", or extend it (--extend)"
+            raise UserError(f"{directory} belongs to a run with another config: {'; '.join(changed)}; {cure}.")
         rounding = compare(before, config, {Role.ROUNDING})
         if rounding:
             return [
                 f"{'; '.join(map(str, rounding))}: the run goes on, but its last digits will not be those that it "
                 "would have had"
             ]
+    elif extend:
+        raise UserError(f"{str(directory)!r} is to be extended, but it is not a run: it has no config.json.")
     elif directory.exists() and (not directory.is_dir() or any(not _begun(p.name) for p in directory.iterdir())):
         raise UserError(f"--workdir is {str(directory)!r}, which is not a run and not empty; choose another folder.")
     else:
@@ -110,12 +115,16 @@ def load_config(directory: Path, kind: type[C] = RunConfig) -> C:
     return config
 
 
-def differences(saved: RunConfig, config: RunConfig) -> list[str]:
-    """Settings of a saved config that are others now and may not be, like ``train.batch was 8, now 16``."""
+def differences(saved: RunConfig, config: RunConfig, *, extend: bool = False) -> list[str]:
+    """Settings of a saved config that are others now and may not be, like ``train.batch was 8, now 16``.
+
+    Args:
+      extend: whether the length and the rates may be.
+    """
     if saved.task != config.task:
         return [f"task was {saved.task!r}, now {config.task!r}"]
     # Without a schedule that ends with the run, a longer run has the same beginning.
-    agree = RESUME - ({Role.LENGTH} if config.optimizer.schedule == "constant" else set())
+    agree = EXTEND if extend else RESUME - ({Role.LENGTH} if config.optimizer.schedule == "constant" else set())
     found = [str(each) for each in compare(saved, config, agree)]
     mixed = (saved.data.mix is not None, config.data.mix is not None)  # where the images lie may change, but not that
     return found + ([f"data.mix was {saved.data.mix!r}, now {config.data.mix!r}"] if mixed[0] != mixed[1] else [])
