@@ -17,12 +17,22 @@ Configure
 Train
     fit              train a config in a folder, or continue there
 
+Train with a loop of your own, see docs/python.md
+    task_of          what a config trains: its draws, losses and metrics
+    first_state      the state before the first step
+    make_step        the step, to be jitted: step(state, batch) gives the next state and metrics
+    open_dataset     the data set of a config
+    batches          its endless batches
+    trained          what a state has learnt, as a bundle
+
 Use a model
     open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
     Bundle           a model in hand: sample(labels), gate(classes), config, collections
     classify         probabilities of the classes of images
     synthesize       draw a training set from a bundle: a folder of images with its recipe
-    export           write a bundle as an artifact
+    export           write a bundle as an artifact, or for diffusers, timm, open_clip, StableHLO
+    convert          read a model of DiT, diffusers, timm, torchvision or open_clip
+    decompose        factor a dense model into learngenes and tailors
     compose          choose classes and a budget, get a smaller model
     grow             add the classes of another model with the same learngenes
     grow_fresh       add classes with untrained tailors
@@ -60,16 +70,24 @@ if TYPE_CHECKING:
     from kind_jax.config import Config, FactorConfig, ModelConfig, dit, load_file
     from kind_jax.config.networks import resnet, vit
     from kind_jax.config.presets import preset, presets
-    from kind_jax.deploy.bundle import Bundle, export, open_bundle
+    from kind_jax.data.dataset import open_dataset
+    from kind_jax.data.pipeline import batches
+    from kind_jax.deploy.bundle import Bundle, open_bundle
     from kind_jax.deploy.compose import compose
+    from kind_jax.deploy.decompose import decompose
     from kind_jax.deploy.groups import drop, grow, grow_fresh
+    from kind_jax.deploy.trained import trained
     from kind_jax.distillation.config import DistilConfig, DistilRun
     from kind_jax.errors import UserError
+    from kind_jax.interchange.formats import convert, export
     from kind_jax.model import apply, class_gate, init
     from kind_jax.nn.gate import Gate, all_groups, learngenes_only, mixture, one_group
     from kind_jax.partition import concatenate, join, select, split, transplant
     from kind_jax.synthesis.make import synthesize
+    from kind_jax.tasks import task_of
     from kind_jax.train.loop import train as fit
+    from kind_jax.train.state import start as first_state
+    from kind_jax.train.step import make_step
 
 # Loaded on first use, so that `import kind_jax` and `kind-jax --help` do not wait for JAX.
 _HOMES = {
@@ -78,16 +96,25 @@ _HOMES = {
     "kind_jax.config.networks": ("resnet", "vit"),
     "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "dit", "load_file"),
     "kind_jax.config.presets": ("preset", "presets"),
-    "kind_jax.deploy.bundle": ("Bundle", "export", "open_bundle"),
+    "kind_jax.data.dataset": ("open_dataset",),
+    "kind_jax.data.pipeline": ("batches",),
+    "kind_jax.deploy.bundle": ("Bundle", "open_bundle"),
     "kind_jax.deploy.compose": ("compose",),
+    "kind_jax.deploy.decompose": ("decompose",),
     "kind_jax.deploy.groups": ("drop", "grow", "grow_fresh"),
     "kind_jax.distillation.config": ("DistilConfig", "DistilRun"),
+    "kind_jax.deploy.trained": ("trained",),
     "kind_jax.errors": ("UserError",),
+    "kind_jax.interchange.formats": ("convert", "export"),
     "kind_jax.model": ("apply", "class_gate", "init"),
     "kind_jax.nn.gate": ("Gate", "all_groups", "learngenes_only", "mixture", "one_group"),
     "kind_jax.synthesis.make": ("synthesize",),
+    "kind_jax.tasks": ("task_of",),
+    "kind_jax.train.step": ("make_step",),
     "kind_jax.partition": ("concatenate", "join", "select", "split", "transplant"),
 }
+# `kind_jax.train` is the package of the loop, and a start is that of a state only where one knows it.
+_RENAMED = {"fit": ("kind_jax.train.loop", "train"), "first_state": ("kind_jax.train.state", "start")}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -102,13 +129,17 @@ __all__ = [
     "UserError",
     "all_groups",
     "apply",
+    "batches",
     "class_gate",
     "classify",
     "compose",
     "concatenate",
+    "convert",
+    "decompose",
     "dit",
     "drop",
     "export",
+    "first_state",
     "fit",
     "grow",
     "grow_fresh",
@@ -116,23 +147,28 @@ __all__ = [
     "join",
     "learngenes_only",
     "load_file",
+    "make_step",
     "mixture",
     "one_group",
     "open_bundle",
+    "open_dataset",
     "preset",
     "presets",
     "resnet",
     "select",
     "split",
     "synthesize",
+    "task_of",
+    "trained",
     "transplant",
     "vit",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "fit":  # `kind_jax.train` is the package of the loop
-        return importlib.import_module("kind_jax.train.loop").train
+    if name in _RENAMED:
+        home, own = _RENAMED[name]
+        return getattr(importlib.import_module(home), own)
     if name not in _HOME_OF:
         raise AttributeError(f"module 'kind_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME_OF[name]), name)
