@@ -28,6 +28,7 @@ Train with a loop of your own, see docs/python.md
 Use a model
     open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
     Bundle           a model in hand: sample(labels), gate(classes), config, collections
+    show             images as one picture, which a notebook displays
     classify         probabilities of the classes of images
     synthesize       draw a training set from a bundle: a folder of images with its recipe
     export           write a bundle as an artifact, or for diffusers, timm, open_clip, StableHLO
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from kind_jax.deploy.trained import trained
     from kind_jax.distillation.config import DistilConfig, DistilRun
     from kind_jax.errors import UserError
+    from kind_jax.images import show
     from kind_jax.interchange.formats import convert, export
     from kind_jax.model import apply, class_gate, init
     from kind_jax.nn.gate import Gate, all_groups, learngenes_only, mixture, one_group
@@ -105,6 +107,7 @@ _HOMES = {
     "kind_jax.distillation.config": ("DistilConfig", "DistilRun"),
     "kind_jax.deploy.trained": ("trained",),
     "kind_jax.errors": ("UserError",),
+    "kind_jax.images": ("show",),
     "kind_jax.interchange.formats": ("convert", "export"),
     "kind_jax.model": ("apply", "class_gate", "init"),
     "kind_jax.nn.gate": ("Gate", "all_groups", "learngenes_only", "mixture", "one_group"),
@@ -156,6 +159,7 @@ __all__ = [
     "presets",
     "resnet",
     "select",
+    "show",
     "split",
     "synthesize",
     "task_of",

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kind_jax import __version__
+from kind_jax.commands.told import OPTIONS, options, speaking
 from kind_jax.errors import UserError
 from kind_jax.host import keep_memory
 from kind_jax.interrupts import interruptible, leave, received
@@ -57,6 +58,8 @@ _USAGE = "\n".join(
         "",
         *(f"  {verb:<10} {what}" for verb, what in VERBS.items()),
         "",
+        *(f"  {option:<10} {what}" for option, what in OPTIONS.items()),
+        "",
         "An option that takes a list takes several values, and may be repeated. Classes go by number or by name.",
         "`kind-jax VERB --help` explains a verb, `kind-jax VERB RUN --help` what it does for the kind of a run;",
         "exit code 2 means that an argument, file or setting is wrong.",
@@ -84,14 +87,23 @@ def main(args: list[str] | None = None) -> int:
         return _refused(f"the verb is {args[0]!r:.200}, but it must be one of {', '.join(VERBS)}.")
     _quiet()
     keep_memory()
+    told, rest = options(args[1:])
+    error = None
     try:
-        with interruptible():
-            return _run(args[0], args[1:])
+        with interruptible(), speaking(told):
+            code = _run(args[0], rest)
     except (Exception, KeyboardInterrupt) as e:
         code = _ended(args[0], e)
         if code is None:
             raise
-        return code
+        error = _sentence(e)
+    except SystemExit as e:  # of the parser, which has said why
+        if not told.json or not e.code:
+            raise
+        code, error = 2, "an argument is wrong, see standard error"
+    if told.json:
+        print(told.as_json(args[0], code, error))
+    return code
 
 
 def _ended(verb: str, error: BaseException) -> int | None:
@@ -139,8 +151,13 @@ def _stopped(verb: str) -> int:
     return 128 + next(iter(received()), signal.SIGINT)
 
 
+def _sentence(error: BaseException) -> str:
+    """What an error says, in one line without commands to the terminal."""
+    return printable(" ".join(str(error).split()), 2000)
+
+
 def _refused(sentence: str) -> int:
-    """Say in one line, without commands to the terminal, what the user can mend; returns the exit code."""
+    """Say what the user can mend; returns the exit code."""
     print(f"error: {printable(' '.join(sentence.split()), 2000)}", file=sys.stderr)
     return 2
 

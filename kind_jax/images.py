@@ -66,6 +66,20 @@ def grid(
     return canvas
 
 
+def show(
+    images: Float[np.ndarray | jax.Array, "N H W C"] | UInt8[np.ndarray, "N H W C"], columns: int = 8
+) -> Image.Image:
+    """A :func:`grid` of images, small ones enlarged to 64 pixels or more, as a picture that notebooks display.
+
+    Raises:
+      UserError: as :func:`grid`.
+    """
+    side = max(images.shape[1], 1) if getattr(images, "ndim", 0) == 4 else 0
+    if not side:
+        raise UserError(f"images is {type(images).__name__}, but it must be an array [N, height, width, channels].")
+    return Image.fromarray(grid(images, columns, scale=max(1, 64 // side)))
+
+
 def png_bytes(array: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W 1"] | UInt8[np.ndarray, "H W"]) -> bytes:
     """One picture as a PNG file, without loss."""
     if array.ndim == 3 and array.shape[-1] == 1:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import chex
 import jaxtyping
+import numpy as np
 import pytest
 import tiny
 
@@ -71,3 +72,19 @@ def test_what_cannot_be(tmp_path, call, sentence):
     with pytest.raises(kj.UserError, match=re.escape(sentence)):
         call(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_a_notebook_shows_models_and_images(tmp_path):
+    names = ("<b>", *"123456789")
+    bundle = kj.Bundle(
+        config=SMALL, collections=tiny.weights(SMALL.model), groups=tuple(range(10)), class_names=names, weights="ema",
+        step=3, origin=tmp_path,
+    )  # fmt: skip
+    page = bundle._repr_html_()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "<td style='text-align:left'>tailors</td>" in page
+    assert kj.show(np.zeros((5, 8, 8, 1), np.float32), columns=4).size == (4 * 64 + 6, 2 * 64 + 2)
+    with pytest.raises(kj.UserError, match=r"must be an array \[N, height, width, channels\]"):
+        kj.show(np.zeros((8, 8)))

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from kind_jax.classes import Typed
 from kind_jax.commands.repeated import canonical
+from kind_jax.commands.told import note_results, note_table
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def check_outside(out: Path, option: str = "--out") -> None:
 
 def say_paths(headline: str, paths: Mapping[str, Path]) -> None:
     """A headline and a line for each result that exists."""
+    note_results(headline, paths)
     print(headline)
     width = max(map(len, paths), default=0)
     for name, path in paths.items():
@@ -115,6 +117,7 @@ def say_run(summary: Summary, steps: int) -> int:
 
 def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table; the first column is text, the others are figures."""
+    note_table(title, header, rows)
     grid = Table(title=title, title_justify="left")
     for i, name in enumerate(header):
         grid.add_column(name, justify="right" if i else "left", no_wrap=not i)

@@ -19,7 +19,7 @@ from kind_jax.config.check import check_choice, check_seed, require
 from kind_jax.deploy import artifact
 from kind_jax.deploy.class_mixture import gate_of
 from kind_jax.deploy.record import Composition
-from kind_jax.deploy.summary import text_of
+from kind_jax.deploy.summary import html_of, text_of
 from kind_jax.errors import UserError
 from kind_jax.kinds import product_of
 from kind_jax.nn.gate import ClassGate, Gate, check_gate
@@ -57,6 +57,9 @@ class Bundle:
 
     def __repr__(self) -> str:
         return text_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     @property
     def gates(self) -> ClassGate:

@@ -23,7 +23,7 @@ from kind_jax.errors import UserError
 from kind_jax.partition import STATS, Collections
 
 
-def reset(config: Network, collections: Collections, batches: Iterable[Float[np.ndarray, "B H W C"]]) -> Collections:
+def reset(config: Network, collections: Collections, batches: Iterable[Float[np.ndarray, "_ H W C"]]) -> Collections:
     """The collections with statistics of these images, in [-1, 1]; of a network without BatchNorm, as they are.
 
     Raises:

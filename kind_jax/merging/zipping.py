@@ -58,7 +58,7 @@ class Zipped:
 
 def zip_models(
     models: Sequence[Model],
-    batches: Iterable[Float[np.ndarray, "B H W C"]],
+    batches: Iterable[Float[np.ndarray, "_ H W C"]],
     *,
     to: int | str,
     settings: Settings,
