@@ -96,7 +96,7 @@ def main(args: list[str] | None = None) -> int:
         code = _ended(args[0], e)
         if code is None:
             raise
-        error = _sentence(e)
+        error = _one_line(str(e))
     except SystemExit as e:  # of the parser, which has said why
         if not told.json or not e.code:
             raise
@@ -151,14 +151,14 @@ def _stopped(verb: str) -> int:
     return 128 + next(iter(received()), signal.SIGINT)
 
 
-def _sentence(error: BaseException) -> str:
-    """What an error says, in one line without commands to the terminal."""
-    return printable(" ".join(str(error).split()), 2000)
+def _one_line(text: str) -> str:
+    """``text`` without commands to the terminal."""
+    return printable(" ".join(text.split()), 2000)
 
 
 def _refused(sentence: str) -> int:
     """Say what the user can mend; returns the exit code."""
-    print(f"error: {printable(' '.join(sentence.split()), 2000)}", file=sys.stderr)
+    print(f"error: {_one_line(sentence)}", file=sys.stderr)
     return 2
 
 

@@ -159,7 +159,9 @@ def _remarks(config: Any, minutes: float, timed: bool) -> dict[str, str]:
         "model.width": f"a patch has {model.patch**2 * model.channels} numbers; time grows with the width's square",
         "model.factor.learngenes": "components that all classes share, in each of the weights",
         "model.factor.tailors": "components of each class alone: what comes apart",
-        "train.steps": f"about {minutes:g} minutes on the machine that proposed this" if timed else "more is better",
+        "train.steps": f"about {minutes:g} minutes on the machine that proposed this"
+        if timed
+        else "not by the time that was asked for: fewer teach little, more gain little",
         "sampler.guidance": "how much samples are driven towards their class; 1 is off",
     }
     if config.data.held_out:

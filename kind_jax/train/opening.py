@@ -76,6 +76,7 @@ def look(config: RunConfig, directory: Path, *, fresh: bool, resume: Resume = "a
 
     Args:
       fresh: whether the run, if it is not there yet, begins from weights of its own.
+      resume: whether a run in ``directory`` is continued, or extended.
 
     Raises:
       UserError: the folder, the data set, the mesh or a setting does not fit.
@@ -118,9 +119,8 @@ def start(
     """
     task, config, mesh = looked.task, looked.task.config, looked.mesh
     hosts.shared(directory)
-    remarks = check(
-        directory, config, extend=resume == "extend"
-    )  # another process may have begun a run there meanwhile
+    # Another process may have begun a run there meanwhile.
+    remarks = check(directory, config, extend=resume == "extend")
     hosts.barrier("checked")  # before the first host writes into the folder
 
     placement, bank = sharding.batch_sharding(mesh), Dealt(task, looked.layout, mesh)

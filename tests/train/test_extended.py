@@ -74,6 +74,15 @@ def test_a_finished_run_goes_on(run, finished, tmp_path, capsys):
     assert entries(other) == entries(run)
 
 
+def test_at_the_same_rate_it_is_the_longer_run(tmp_path):
+    """To the last bit, so that nothing of the optimizer's state is lost."""
+    whole = tiny.change(CONFIG, train={"steps": 6}, optimizer={"schedule": "constant", "learning_rate": 5e-4})
+    train(whole, tmp_path / "whole")
+    train(tiny.change(whole, train={"steps": 4}), tmp_path / "parts")
+    train(whole, tmp_path / "parts", resume="extend")
+    chex.assert_trees_all_equal(arrays(tmp_path / "parts", 6), arrays(tmp_path / "whole", 6))
+
+
 def test_the_command_line_needs_no_config(run, capsys):
     assert cli.main(["train", "--workdir", str(run), "--extend", "--train.steps", "5"]) == 0
     assert cli.main(["train", "--workdir", str(run), "--extend"]) == 0
