@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from kind_jax.commands.console import Classes, chosen, say_paths, table, typed
-from kind_jax.config import Config, RunConfig
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,88 +50,44 @@ def run(args: list[str]) -> int:
         check_out(parsed.to, parsed.out, replace=parsed.replace)
 
     from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.interchange.formats import export, kind_of
 
-    write, kind = _form(parsed.to)
-    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights, kind=kind)
+    bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights, kind=kind_of(parsed.to))
     chosen(classes, bundle.class_names)
-    write(bundle, parsed)
+    _say(bundle, parsed, export(bundle, parsed.out, to=parsed.to, replace=parsed.replace))
     return 0
 
 
-def _form(to: str) -> tuple[Callable[[Bundle, Arguments], None], type[RunConfig]]:
-    """What writes a format, and the kind of the models that have it."""
-    if to in ("timm", "torchvision"):
-        from kind_jax.classifying.config import ClassifyRun
+def _say(bundle: Bundle, parsed: Arguments, found: dict[str, Any]) -> None:
+    """What was written, and what another program has to be told; ``found`` is what writing it gave."""
+    if parsed.to == "artifact":
+        rows = [
+            (name, f"{info['bytes']:,}", str(len(info["arrays"])), info["sha256"][:12])
+            for name, info in found["files"].items()
+        ]
+        title = f"{parsed.out} (step {bundle.step}, {bundle.weights} weights)"
+        table(title, ("file", "bytes", "arrays", "SHA-256"), rows)
+        say_paths("exported", {"artifact": parsed.out})
+    elif parsed.to == "stablehlo":
+        from kind_jax.interchange import stablehlo
 
-        return _classifier, ClassifyRun
-    if to == "open_clip":
-        from kind_jax.captioning.config import CaptionRun
+        paths = {"program": stablehlo.PROGRAM, "weights": stablehlo.WEIGHTS, "signature": stablehlo.SIGNATURE}
+        paths |= {"example": stablehlo.SCRIPT}
+        say_paths("exported", {name: parsed.out / file for name, file in paths.items()})
+    elif parsed.to in _DIFFERENCES:
+        if off := found["difference"]:
+            print(f"warning: the model has {_DIFFERENCES[parsed.to].format(off=off)}")
+        say_paths("exported", {"folder" if parsed.to == "diffusers" else "state dict": parsed.out})
+    else:
+        from kind_jax.commands.origins import untold
 
-        return _coca, CaptionRun
-    if to == "artifact":
-        return _artifact, RunConfig
-    return {"dit": _dit, "diffusers": _diffusers, "stablehlo": _stablehlo}[to], Config
-
-
-def _artifact(bundle: Bundle, parsed: Arguments) -> None:
-    from kind_jax.deploy.bundle import export
-
-    manifest = export(bundle, parsed.out, replace=parsed.replace)
-    rows = [
-        (name, f"{info['bytes']:,}", str(len(info["arrays"])), info["sha256"][:12])
-        for name, info in manifest["files"].items()
-    ]
-    table(f"{parsed.out} (step {bundle.step}, {bundle.weights} weights)", ("file", "bytes", "arrays", "SHA-256"), rows)
-    say_paths("exported", {"artifact": parsed.out})
-
-
-def _dit(bundle: Bundle, parsed: Arguments) -> None:
-    from kind_jax.interchange.outgoing import save_dit
-
-    off = save_dit(bundle, parsed.out, replace=parsed.replace)
-    if off:
-        print(
-            f"warning: the model has diffusers' time frequencies or epsilon; the official code's outputs with these "
-            f"weights differ by up to {off:.1e} of the largest output"
-        )
-    say_paths("exported", {"state dict": parsed.out})
+        print(f"{parsed.to} has to be told what no array tells: {untold(bundle.config.model)}")
+        say_paths("exported", {"state dict": parsed.out})
 
 
-def _diffusers(bundle: Bundle, parsed: Arguments) -> None:
-    from kind_jax.interchange.outgoing import save_diffusers
-
-    off = save_diffusers(bundle, parsed.out, replace=parsed.replace)
-    if off:
-        print(
-            f"warning: the model has the official time frequencies, which diffusers has no setting for; without the "
-            f"line that README.md in the folder gives, its outputs differ by up to {off:.1e} of the largest output"
-        )
-    say_paths("exported", {"folder": parsed.out})
-
-
-def _stablehlo(bundle: Bundle, parsed: Arguments) -> None:
-    from kind_jax.interchange import stablehlo
-
-    stablehlo.export(bundle, parsed.out, replace=parsed.replace)
-    paths = {"program": stablehlo.PROGRAM, "weights": stablehlo.WEIGHTS, "signature": stablehlo.SIGNATURE}
-    paths |= {"example": stablehlo.SCRIPT}
-    say_paths("exported", {name: parsed.out / file for name, file in paths.items()})
-
-
-def _classifier(bundle: Bundle, parsed: Arguments) -> None:
-    from kind_jax.commands.origins import untold
-    from kind_jax.interchange.outgoing import save_classifier
-
-    assert parsed.to in ("timm", "torchvision")
-    save_classifier(bundle, parsed.out, parsed.to, replace=parsed.replace)
-    print(f"{parsed.to} has to be told what no array tells: {untold(bundle.config.model)}")
-    say_paths("exported", {"state dict": parsed.out})
-
-
-def _coca(bundle: Bundle, parsed: Arguments) -> None:
-    from kind_jax.commands.origins import untold
-    from kind_jax.interchange.outgoing import save_coca
-
-    save_coca(bundle, parsed.out, replace=parsed.replace)
-    print(f"open_clip has to be told what no array tells: {untold(bundle.config.model)}")
-    say_paths("exported", {"state dict": parsed.out})
+_DIFFERENCES = {
+    "dit": "diffusers' time frequencies or epsilon; the official code's outputs with these weights differ by up to "
+    "{off:.1e} of the largest output",
+    "diffusers": "the official time frequencies, which diffusers has no setting for; without the line that README.md "
+    "in the folder gives, its outputs differ by up to {off:.1e} of the largest output",
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from kind_jax.config import Config, RunConfig
 from kind_jax.config.check import check_choice
 from kind_jax.deploy import bundle as bundles
 from kind_jax.deploy.bundle import Bundle
@@ -78,7 +79,7 @@ def export(bundle: Bundle, out: str | Path, *, to: Target = "artifact", replace:
     check_choice(to, Target, "to")
     if to == "artifact":
         return bundles.export(bundle, out, replace=replace)
-    bundles.check_bundle(bundle, kind=_kind(to))
+    bundles.check_bundle(bundle, kind=kind_of(to))
     if to == "stablehlo":
         return stablehlo.export(bundle, out, replace=replace)
     if to == "dit":
@@ -92,10 +93,10 @@ def export(bundle: Bundle, out: str | Path, *, to: Target = "artifact", replace:
     return {}
 
 
-def _kind(to: Target) -> type[Any]:
-    """The runs whose models have a form for another program."""
-    from kind_jax.config import Config
-
+def kind_of(to: Target) -> type[RunConfig]:
+    """The runs whose models have a form."""
+    if to == "artifact":
+        return RunConfig
     if to in ("timm", "torchvision"):
         from kind_jax.classifying.config import ClassifyRun
 
