@@ -19,7 +19,7 @@ from kind_jax.config import change
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.anatomy import sizes
 from kind_jax.images import grid, save_png
-from kind_jax.transfer.run import transfer
+from kind_jax.transferring.run import transfer
 
 OUT = Path(os.environ.get("KIND_TUTORIAL_OUT", "runs/tutorial"))
 STEPS = int(os.environ.get("KIND_TUTORIAL_STEPS", "1200"))  # the tests take a few, of a shallow model

@@ -16,7 +16,7 @@ class Kind(NamedTuple):
     Attributes:
       config: a :class:`kind_jax.config.RunConfig` whose ``task`` is the name of this kind.
       task: makes a :class:`kind_jax.train.task.Task` of such a config.
-      start: how a run begins from another model, a module like :mod:`kind_jax.transfer.whole`; None: never.
+      start: how a run begins from another model, a module like :mod:`kind_jax.transferring.whole`; None: never.
       product: what a run makes, where that is a model of another kind: gives the settings of a run that makes the same
         of its own. Whoever opens a run finds that model, and nothing that the run has beside it.
       held: what an artifact holds, where that is not all of the network ``config.model``: a module with ``shapes`` and
@@ -56,7 +56,7 @@ KINDS = {
     DEFAULT: Kind(
         config="kind_jax.config.run:Config",
         task="kind_jax.diffusing.task:DiffusionTask",
-        start="kind_jax.transfer.whole",
+        start="kind_jax.transferring.whole",
     ),
     "classification": Kind(
         config="kind_jax.classifying.config:ClassifyRun",

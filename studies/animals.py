@@ -32,7 +32,7 @@ from kind_jax.config import change
 from kind_jax.config.presets import preset
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.sets import Dataset, MemorySource
-from kind_jax.evaluate.intervals import wilson
+from kind_jax.evaluating.intervals import wilson
 from kind_jax.model import init
 from kind_jax.tasks import task_of
 from kind_jax.train.optimizer import learning_rate

@@ -21,8 +21,8 @@ from kind_jax.data.dataset import open_dataset
 from kind_jax.data.sets import Dataset
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
-from kind_jax.evaluate.judge import Judge, train_judge
-from kind_jax.evaluate.quality import quality, train_vs_test
+from kind_jax.evaluating.judge import Judge, train_judge
+from kind_jax.evaluating.quality import quality, train_vs_test
 from kind_jax.files import atomic_write_bytes, atomic_write_text
 from kind_jax.model import class_gate
 from kind_jax.nn.gate import learngenes_only

@@ -29,9 +29,9 @@ from common import entry, images_of, markdown, report, spread
 from kind_jax import model
 from kind_jax.config import Config, change, load_file
 from kind_jax.deploy.bundle import open_bundle
-from kind_jax.evaluate.diversion import diversion
-from kind_jax.evaluate.judge import Judge, train_judge
-from kind_jax.evaluate.quality import quality, train_vs_test
+from kind_jax.evaluating.diversion import diversion
+from kind_jax.evaluating.judge import Judge, train_judge
+from kind_jax.evaluating.quality import quality, train_vs_test
 from kind_jax.files import atomic_write_text
 from kind_jax.tasks import task_of
 from kind_jax.train import state as states

@@ -35,7 +35,7 @@ from kind_jax import model, partition
 from kind_jax.config import Config, change, load_file
 from kind_jax.data.dataset import open_dataset
 from kind_jax.diffusing.task import DiffusionTask
-from kind_jax.evaluate.diversion import inputs
+from kind_jax.evaluating.diversion import inputs
 from kind_jax.host import keep_memory
 from kind_jax.nn.gate import learngenes_only
 from kind_jax.plots import curves
@@ -154,7 +154,7 @@ class Study:
         return first * early + (steps - first) * late
 
     def score(self, config: Config, weights: partition.Collections, condition: str, scale: float) -> dict[str, float]:
-        """Of samples with the right label and tailors, or as :mod:`kind_jax.evaluate.diversion` calls it."""
+        """Of samples with the right label and tailors, or as :mod:`kind_jax.evaluating.diversion` calls it."""
         count = self.arguments.count
         labels = np.arange(count, dtype=np.int32) % config.model.num_classes
         embedded, gate = inputs(config, condition, labels)

@@ -29,8 +29,8 @@ from common import Records, Referee, Trainer, as_bundle, entry, markdown, pretra
 from kind_jax import model
 from kind_jax.config import Config, change, load_file
 from kind_jax.plots import curves
-from kind_jax.transfer.plan import plan
-from kind_jax.transfer.start import start
+from kind_jax.transferring.plan import plan
+from kind_jax.transferring.start import start
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BATCH = {"digits": 60, "animals": 30, "transfer": 60, "rates": 60}

@@ -11,7 +11,7 @@ import tyro
 
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import open_bundle
-from kind_jax.evaluate.diversion import draw
+from kind_jax.evaluating.diversion import draw
 from kind_jax.images import grid, save_png
 
 ROWS, GAP = 5, 18

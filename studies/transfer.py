@@ -26,8 +26,8 @@ from kind_jax.config import Config, DataConfig, change, load_file
 from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.plots import curves
-from kind_jax.transfer.plan import plan
-from kind_jax.transfer.start import start
+from kind_jax.transferring.plan import plan
+from kind_jax.transferring.start import start
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.py"
 DENSE = {"factor": {"projections": ()}, "label_embedding": True}

@@ -24,9 +24,9 @@ from kind_jax.config import Config, change, load_file
 from kind_jax.tasks import task_of
 from kind_jax.train import state as states
 from kind_jax.train.step import make_step
-from kind_jax.transfer.plan import plan
-from kind_jax.transfer.run import footprint
-from kind_jax.transfer.start import start
+from kind_jax.transferring.plan import plan
+from kind_jax.transferring.run import footprint
+from kind_jax.transferring.start import start
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.py"
 DENSE = {"factor": {"projections": ()}, "label_embedding": True}

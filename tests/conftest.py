@@ -50,7 +50,7 @@ def optimised():
 @pytest.fixture(scope="module")
 def optimised_judge():
     """Commands train their judge as if ``optimised``, and compile everything else fast."""
-    from kind_jax.evaluate import judged
+    from kind_jax.evaluating import judged
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judged, "train_judge", _optimised()(judged.train_judge))
@@ -63,7 +63,7 @@ LONGEST = (
     "train/test_step.py", "commands/test_cli.py", "merging/test_symmetry.py", "chaos/test_kills.py",
     "train/test_loop.py", "captioning/test_runs.py", "train/test_cohorts.py", "distillation/test_optima.py",
     "test_docs_commands.py", "commands/test_evaluate_cli.py", "distillation/test_runs.py",
-    "merging/test_joint_models.py", "train/test_init.py", "commands/test_latents.py", "transfer/test_transfer.py",
+    "merging/test_joint_models.py", "train/test_init.py", "commands/test_latents.py", "transferring/test_transfer.py",
     "train/test_faults.py", "train/test_history.py", "merging/test_zip_command.py", "deploy/test_compose.py",
     "chaos/test_fuzz.py", "studies/test_common.py", "nn/test_factored.py", "plan/test_plan.py", "deploy/test_groups.py",
 )  # fmt: skip

@@ -75,7 +75,7 @@ def test_what_the_library_never_does(pattern, why):
 
 _UNPICKLERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 _CODE = {"eval", "exec", "compile", "__import__"}
-_DOORS = {"kind_jax/config/run.py", "kind_jax/evaluate/user_extractor.py"}  # run a Python file that the user names
+_DOORS = {"kind_jax/config/run.py", "kind_jax/evaluating/user_extractor.py"}  # run a Python file that the user names
 
 
 def unsafe(tree: ast.AST) -> list[str]:

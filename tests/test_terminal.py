@@ -8,7 +8,7 @@ import pytest
 
 from kind_jax import cli
 from kind_jax.commands.console import say_paths, table
-from kind_jax.evaluate.progress import counting
+from kind_jax.evaluating.progress import counting
 from kind_jax.train.progress import Progress
 
 

@@ -20,7 +20,7 @@ from kind_jax.data.dataset import Split, open_dataset
 from kind_jax.data.sets import Dataset
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
-from kind_jax.evaluate.intervals import wilson
+from kind_jax.evaluating.intervals import wilson
 from kind_jax.text import scores
 from kind_jax.text.tokenizer import tokenizer_of
 from kind_jax.train import sharding

@@ -18,7 +18,7 @@ from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.partition import PARAMS, fingerprint
 from kind_jax.train.run import load_config
-from kind_jax.transfer.whole import settings_of
+from kind_jax.transferring.whole import settings_of
 
 
 def defaults(base: CaptionRun, init: Path | None, directory: Path) -> CaptionRun:

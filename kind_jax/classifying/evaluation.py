@@ -19,7 +19,7 @@ from kind_jax.data.dataset import Split, open_dataset, real
 from kind_jax.data.sets import Dataset, MemorySource
 from kind_jax.deploy.bundle import Bundle, Choice, open_bundle
 from kind_jax.errors import UserError
-from kind_jax.evaluate.intervals import wilson
+from kind_jax.evaluating.intervals import wilson
 from kind_jax.partition import TAILORS
 from kind_jax.train import sharding
 

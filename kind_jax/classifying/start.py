@@ -20,7 +20,7 @@ from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.errors import UserError
 from kind_jax.partition import LEARNGENES, PARAMS, TAILORS, fingerprint
 from kind_jax.train.run import load_config
-from kind_jax.transfer.whole import check_classes, settings_of
+from kind_jax.transferring.whole import check_classes, settings_of
 
 VIEW = ("size", "channels", "resolution", "colour")
 """Settings of the images that are given, and of what the network sees of them."""

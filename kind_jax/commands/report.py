@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kind_jax.data.sets import Source
     from kind_jax.deploy.bundle import Bundle
-    from kind_jax.evaluate.quality import Measured
+    from kind_jax.evaluating.quality import Measured
     from kind_jax.report import Section
 
 ROWS = 6
@@ -90,9 +90,9 @@ def _check_data(bundle: Bundle) -> None:
     """Refuse a data set that lacks a class of the model, or has too few images to be measured, before any work."""
     import numpy as np
 
-    from kind_jax.evaluate.judge import hold_out
-    from kind_jax.evaluate.metrics import check_count
-    from kind_jax.evaluate.reference import open_real
+    from kind_jax.evaluating.judge import hold_out
+    from kind_jax.evaluating.metrics import check_count
+    from kind_jax.evaluating.reference import open_real
     from kind_jax.nn import cnn
 
     shape = (bundle.config.model.size, bundle.config.model.size, bundle.config.model.channels)
@@ -127,7 +127,7 @@ def _grids(bundle: Bundle, seed: int) -> list[Section]:
     import numpy as np
 
     from kind_jax.data.dataset import open_dataset, real
-    from kind_jax.evaluate import diversion
+    from kind_jax.evaluating import diversion
     from kind_jax.images import grid, png_bytes
     from kind_jax.report import Picture, Pictures
     from kind_jax.vae import decode_in_batches
@@ -200,11 +200,11 @@ def _quality(bundle: Bundle, parsed: Arguments) -> tuple[list[tuple[str, str]], 
     """Figures under an offline judge: a classifier trained on the same data set."""
     import numpy as np
 
-    from kind_jax.evaluate.diversion import conditions, measured_diversion
-    from kind_jax.evaluate.judge import BOUND
-    from kind_jax.evaluate.judged import judge_data
-    from kind_jax.evaluate.quality import measured
-    from kind_jax.evaluate.shards import JUDGE
+    from kind_jax.evaluating.diversion import conditions, measured_diversion
+    from kind_jax.evaluating.judge import BOUND
+    from kind_jax.evaluating.judged import judge_data
+    from kind_jax.evaluating.quality import measured
+    from kind_jax.evaluating.shards import JUDGE
     from kind_jax.nn import cnn
     from kind_jax.report import Table
 

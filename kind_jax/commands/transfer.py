@@ -76,7 +76,7 @@ def run(args: list[str]) -> int:
     from kind_jax.data.dataset import open_dataset
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.train import hosts
-    from kind_jax.transfer.run import footprint, prepare, transfer
+    from kind_jax.transferring.run import footprint, prepare, transfer
 
     hosts.join()
     bundle = open_bundle(parsed.source, weights=parsed.weights, kind=Config)

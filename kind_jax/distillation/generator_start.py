@@ -11,7 +11,7 @@ from kind_jax.deploy.bundle import Bundle
 from kind_jax.distillation.generator_config import GeneratorConfig, GeneratorRun, generator_run
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections, fingerprint
-from kind_jax.transfer.whole import settings_of
+from kind_jax.transferring.whole import settings_of
 
 STEPS = 400
 

@@ -33,7 +33,7 @@ from kind_jax.train import state as states
 from kind_jax.train.sharding import Rules
 from kind_jax.train.state import TrainState
 from kind_jax.train.task import Bank, Batch, Loss
-from kind_jax.transfer.whole import settings_of
+from kind_jax.transferring.whole import settings_of
 
 _RULES: Rules = ((rf"{MEMORY}/.*", ()),)
 

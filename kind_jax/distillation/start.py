@@ -16,7 +16,7 @@ from kind_jax.distillation.task import DistilTask, beside
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections
 from kind_jax.train.run import load_config
-from kind_jax.transfer.whole import check_classes
+from kind_jax.transferring.whole import check_classes
 
 
 def defaults(base: DistilRun, init: Path | None, directory: Path) -> DistilRun:

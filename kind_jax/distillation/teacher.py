@@ -16,7 +16,7 @@ from kind_jax.deploy.bundle import Bundle, open_bundle
 from kind_jax.distillation.config import DistilRun
 from kind_jax.errors import UserError
 from kind_jax.partition import Collections, fingerprint
-from kind_jax.transfer.whole import settings_of
+from kind_jax.transferring.whole import settings_of
 
 
 class Known(NamedTuple):

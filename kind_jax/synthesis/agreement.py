@@ -16,7 +16,7 @@ from kind_jax.classifying.config import ClassifyRun
 from kind_jax.classifying.predict import classify
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.errors import UserError
-from kind_jax.evaluate.pixels import dequantise
+from kind_jax.evaluating.pixels import dequantise
 from kind_jax.untrusted.text import printable
 
 

@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int, Integer, UInt8
 
 from kind_jax import sampling
 from kind_jax.config import Config, SamplerConfig
-from kind_jax.evaluate.generate import Drawing
-from kind_jax.evaluate.pixels import quantise
+from kind_jax.evaluating.generate import Drawing
+from kind_jax.evaluating.pixels import quantise
 from kind_jax.nn.gate import ClassGate
 from kind_jax.vae import VaeConfig, decode
 

@@ -19,9 +19,9 @@ from kind_jax.config import SamplerConfig
 from kind_jax.config.check import check_seed, is_whole, require
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.errors import UserError
-from kind_jax.evaluate.generate import Drawing
-from kind_jax.evaluate.progress import counting
-from kind_jax.evaluate.record import versions
+from kind_jax.evaluating.generate import Drawing
+from kind_jax.evaluating.progress import counting
+from kind_jax.evaluating.record import versions
 from kind_jax.images import grid, save_png
 from kind_jax.synthesis.agreement import Agreement
 from kind_jax.synthesis.blocks import ROWS, Block, Drawer

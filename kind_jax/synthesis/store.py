@@ -24,7 +24,7 @@ from PIL import Image
 from kind_jax import sealed
 from kind_jax.data.mix import RECIPE, STATE
 from kind_jax.errors import UserError
-from kind_jax.evaluate.shards import check_same
+from kind_jax.evaluating.shards import check_same
 from kind_jax.files import atomic_write_bytes, atomic_write_text, is_leftover, sha256_file, sweep
 from kind_jax.images import png_bytes
 from kind_jax.train import lock

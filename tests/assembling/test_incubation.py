@@ -27,8 +27,8 @@ from kind_jax.train import sharding
 from kind_jax.train import state as states
 from kind_jax.train.loop import train
 from kind_jax.train.step import draw, gradients, make_step
-from kind_jax.transfer import start as transfer
-from kind_jax.transfer.run import prepare
+from kind_jax.transferring import start as transfer
+from kind_jax.transferring.run import prepare
 
 SLOW = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from PIL import Image
 from kind_jax import sampling
 from kind_jax.cli import main
 from kind_jax.deploy import artifact
-from kind_jax.evaluate import judge_train
+from kind_jax.evaluating import judge_train
 from kind_jax.train.lock import run_lock
 
 pytestmark = pytest.mark.usefixtures("optimised_judge")

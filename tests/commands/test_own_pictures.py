@@ -19,7 +19,7 @@ from kind_jax.config import DataConfig
 from kind_jax.config.presets import preset
 from kind_jax.data.dataset import open_dataset
 from kind_jax.errors import UserError
-from kind_jax.evaluate import judge as judges
+from kind_jax.evaluating import judge as judges
 from kind_jax.train import run
 
 CLASSES = ("Zebra", "ant", "bee")

@@ -9,7 +9,7 @@ import pytest
 from kind_jax.config import change, load_file, published
 from kind_jax.config.published import imagenet
 from kind_jax.data.classes import SIZES, Protocol
-from kind_jax.transfer.plan import plan
+from kind_jax.transferring.plan import plan
 
 ROOT = Path(__file__).parents[2]
 

@@ -23,7 +23,7 @@ from kind_jax.interchange.dense import multiplied_out
 from kind_jax.interchange.incoming import load_dit
 from kind_jax.interchange.outgoing import save_dit
 from kind_jax.nn.gate import learngenes_only
-from kind_jax.transfer.plan import plan
+from kind_jax.transferring.plan import plan
 
 
 def write(path, **changes):

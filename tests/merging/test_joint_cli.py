@@ -18,7 +18,7 @@ from kind_jax.data.dataset import open_dataset
 from kind_jax.deploy.bundle import Bundle, export, open_bundle
 from kind_jax.merging import merge_record
 from kind_jax.partition import fingerprint
-from kind_jax.transfer import whole
+from kind_jax.transferring import whole
 
 KIND = tiny.change(tiny.CONFIG, model={"num_classes": 5, "label_embedding": False})
 

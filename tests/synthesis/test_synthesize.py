@@ -20,7 +20,7 @@ from kind_jax.data.dataset import open_dataset
 from kind_jax.data.mix import RECIPE, STATE
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
-from kind_jax.evaluate.pixels import quantise
+from kind_jax.evaluating.pixels import quantise
 from kind_jax.synthesis import store as stores
 from kind_jax.synthesis.blocks import ROWS, Block, Drawer
 from kind_jax.synthesis.make import synthesize
@@ -82,7 +82,7 @@ def test_the_folder_is_a_data_set_and_says_how_it_was_made(straight, monkeypatch
 
 
 def drawing(bundle, **changes):
-    from kind_jax.evaluate.generate import Drawing
+    from kind_jax.evaluating.generate import Drawing
 
     return Drawing(bundle=bundle, sampler=CONFIG.sampler, classes=CLASSES, seed=3, **changes)
 

@@ -19,7 +19,7 @@ from kind_jax.partition import fingerprint
 from kind_jax.train.loop import train
 from kind_jax.train.metrics import read_metrics
 from kind_jax.train.run import load_config
-from kind_jax.transfer.whole import begin, check_classes
+from kind_jax.transferring.whole import begin, check_classes
 
 DENSE = tiny.change(tiny.CONFIG, model={"factor": {"projections": ()}})
 FILE = str(Path(__file__).parents[2] / "chaos" / "config.py")  # whose model is another one: width 16, six learngenes

@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 
 from kind_jax.errors import UserError
-from kind_jax.evaluate import adm, judge_file
-from kind_jax.evaluate.record import check_record
-from kind_jax.evaluate.reference import open_reference_file
-from kind_jax.evaluate.shards import Shards, check_folder
+from kind_jax.evaluating import adm, judge_file
+from kind_jax.evaluating.record import check_record
+from kind_jax.evaluating.reference import open_reference_file
+from kind_jax.evaluating.shards import Shards, check_folder
 from kind_jax.files import sweep
 
 SETTINGS = {"model": {"size": 4, "channels": 1}, "seed": 0}

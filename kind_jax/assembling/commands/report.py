@@ -120,7 +120,7 @@ def _places(parsed: Arguments, config: Any, root: Path) -> _Places:
       UserError: something that was named is not there, or of another kind.
     """
     from kind_jax.assembling.config import whole_run
-    from kind_jax.transfer.whole import settings_of
+    from kind_jax.transferring.whole import settings_of
 
     kind = type(whole_run(config))
     for name, given in (("--meta", parsed.meta), ("--assembled", parsed.assembled), ("--tuned", parsed.tuned)):

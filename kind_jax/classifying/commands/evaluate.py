@@ -46,7 +46,7 @@ def run(args: list[str]) -> int:
 
     from kind_jax.classifying import evaluation, pictures
     from kind_jax.commands.console import with_data
-    from kind_jax.evaluate.progress import counting
+    from kind_jax.evaluating.progress import counting
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 
     classes = typed("--classes", parsed.classes)

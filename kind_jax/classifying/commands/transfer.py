@@ -33,7 +33,7 @@ class Arguments:
 
 def _source(args: list[str]) -> tuple[Path, ClassifyRun]:
     """The source among the arguments, and its settings, which are the defaults of all others."""
-    from kind_jax.transfer.whole import settings_of
+    from kind_jax.transferring.whole import settings_of
 
     path = source_among(args)
     if path is None:
