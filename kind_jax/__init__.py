@@ -10,12 +10,16 @@ Configure
     DistilConfig     who teaches it, and what is learned
     vit              a vision transformer of a published size, like "B/16"
     resnet           a residual network of a published depth, like 50
+    change           settings with some of them changed: change(config, train={"steps": 100})
     load_file        the Config of a Python file with get_config()
     preset           the Config of this name, like "digits", or "images" with {"data.path": ...}
     presets          the names that there are, and a line about each
 
 Train
     fit              train a config in a folder, or continue there
+    records          a data set of one's own, for fit
+    transfer         move a model to new classes or a new domain
+    transfer_config  the settings of a transfer, from its source's
 
 Train with a loop of your own, see docs/python.md
     task_of          what a config trains: its draws, losses and metrics
@@ -29,6 +33,7 @@ Use a model
     open_bundle      open a run or an artifact; of an artifact, only what the chosen classes need is read
     Bundle           a model in hand: sample(labels), gate(classes), config, collections
     show             images as one picture, which a notebook displays
+    evaluate         draw many images and measure them against real ones
     classify         probabilities of the classes of images
     synthesize       draw a training set from a bundle: a folder of images with its recipe
     export           write a bundle as an artifact, or for diffusers, timm, open_clip, StableHLO
@@ -68,10 +73,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kind_jax.classifying.config import ClassifyRun
     from kind_jax.classifying.predict import classify
-    from kind_jax.config import Config, FactorConfig, ModelConfig, dit, load_file
+    from kind_jax.config import Config, FactorConfig, ModelConfig, change, dit, load_file
     from kind_jax.config.networks import resnet, vit
     from kind_jax.config.presets import preset, presets
     from kind_jax.data.dataset import open_dataset
+    from kind_jax.data.own import records
     from kind_jax.data.pipeline import batches
     from kind_jax.deploy.bundle import Bundle, open_bundle
     from kind_jax.deploy.compose import compose
@@ -80,6 +86,7 @@ if TYPE_CHECKING:
     from kind_jax.deploy.trained import trained
     from kind_jax.distillation.config import DistilConfig, DistilRun
     from kind_jax.errors import UserError
+    from kind_jax.evaluating.evaluate import evaluate
     from kind_jax.images import show
     from kind_jax.interchange.formats import convert, export
     from kind_jax.model import apply, class_gate, init
@@ -87,18 +94,21 @@ if TYPE_CHECKING:
     from kind_jax.partition import concatenate, join, select, split, transplant
     from kind_jax.synthesis.make import synthesize
     from kind_jax.tasks import task_of
-    from kind_jax.train.loop import train as fit
+    from kind_jax.train.fit import fit
     from kind_jax.train.state import start as first_state
     from kind_jax.train.step import make_step
+    from kind_jax.transferring.run import transfer
+    from kind_jax.transferring.settings import transfer_config
 
 # Loaded on first use, so that `import kind_jax` and `kind-jax --help` do not wait for JAX.
 _HOMES = {
     "kind_jax.classifying.config": ("ClassifyRun",),
     "kind_jax.classifying.predict": ("classify",),
     "kind_jax.config.networks": ("resnet", "vit"),
-    "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "dit", "load_file"),
+    "kind_jax.config": ("Config", "FactorConfig", "ModelConfig", "change", "dit", "load_file"),
     "kind_jax.config.presets": ("preset", "presets"),
     "kind_jax.data.dataset": ("open_dataset",),
+    "kind_jax.data.own": ("records",),
     "kind_jax.data.pipeline": ("batches",),
     "kind_jax.deploy.bundle": ("Bundle", "open_bundle"),
     "kind_jax.deploy.compose": ("compose",),
@@ -107,17 +117,21 @@ _HOMES = {
     "kind_jax.distillation.config": ("DistilConfig", "DistilRun"),
     "kind_jax.deploy.trained": ("trained",),
     "kind_jax.errors": ("UserError",),
+    "kind_jax.evaluating.evaluate": ("evaluate",),
     "kind_jax.images": ("show",),
     "kind_jax.interchange.formats": ("convert", "export"),
     "kind_jax.model": ("apply", "class_gate", "init"),
     "kind_jax.nn.gate": ("Gate", "all_groups", "learngenes_only", "mixture", "one_group"),
     "kind_jax.synthesis.make": ("synthesize",),
     "kind_jax.tasks": ("task_of",),
+    "kind_jax.train.fit": ("fit",),
     "kind_jax.train.step": ("make_step",),
+    "kind_jax.transferring.run": ("transfer",),
+    "kind_jax.transferring.settings": ("transfer_config",),
     "kind_jax.partition": ("concatenate", "join", "select", "split", "transplant"),
 }
-# `kind_jax.train` is the package of the loop, and a start is that of a state only where one knows it.
-_RENAMED = {"fit": ("kind_jax.train.loop", "train"), "first_state": ("kind_jax.train.state", "start")}
+# A start is that of a state only where one knows it.
+_RENAMED = {"first_state": ("kind_jax.train.state", "start")}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -133,6 +147,7 @@ __all__ = [
     "all_groups",
     "apply",
     "batches",
+    "change",
     "class_gate",
     "classify",
     "compose",
@@ -141,6 +156,7 @@ __all__ = [
     "decompose",
     "dit",
     "drop",
+    "evaluate",
     "export",
     "first_state",
     "fit",
@@ -157,6 +173,7 @@ __all__ = [
     "open_dataset",
     "preset",
     "presets",
+    "records",
     "resnet",
     "select",
     "show",
@@ -164,6 +181,8 @@ __all__ = [
     "synthesize",
     "task_of",
     "trained",
+    "transfer",
+    "transfer_config",
     "transplant",
     "vit",
 ]

@@ -71,8 +71,7 @@ def run(args: list[str]) -> int:
     from kind_jax.captioning.config import CaptionRun
     from kind_jax.captioning.describe import describe, given, held_out
     from kind_jax.captioning.show import picture
-    from kind_jax.commands.console import with_data
-    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.deploy.bundle import open_bundle, with_data
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 
     bundle = with_data(open_bundle(parsed.source, weights=parsed.weights, kind=CaptionRun), parsed.data_path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from kind_jax.classes import Typed, describe
-from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table, with_data
+from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table
 from kind_jax.config import Config
 from kind_jax.errors import UserError
 
@@ -64,7 +64,7 @@ def run(args: list[str]) -> int:
     if parsed.out.exists() and not parsed.replace:
         raise UserError(f"{str(parsed.out)!r} exists already, but --out must be a new folder (or --replace be given).")
 
-    from kind_jax.deploy.bundle import export, open_bundle
+    from kind_jax.deploy.bundle import export, open_bundle, with_data
     from kind_jax.deploy.compose import compose
     from kind_jax.deploy.picture import composition_bars
     from kind_jax.files import atomic_write_bytes

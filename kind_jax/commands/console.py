@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from kind_jax.commands.told import note_results, note_table
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from kind_jax.deploy.bundle import Bundle
     from kind_jax.train.loop import Summary
 
 # The type of an option that takes classes; nothing at all is the empty tuple.
@@ -126,11 +124,3 @@ def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     console = Console()
     # A file or a pipe has no width of its own; rich's 80 columns would cut names short.
     (console if console.is_terminal else Console(width=160)).print(grid)
-
-
-def with_data(bundle: Bundle, path: Path | None) -> Bundle:
-    """``bundle`` whose data set is in ``path`` (``data.path``); None leaves it where the config says."""
-    if path is None:
-        return bundle
-    data = dataclasses.replace(bundle.config.data, path=str(path))
-    return dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, data=data))

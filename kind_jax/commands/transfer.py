@@ -10,7 +10,7 @@ import tyro
 
 from kind_jax.commands.console import option, say_run
 from kind_jax.commands.given import base_config
-from kind_jax.config import Config, TransferConfig, presets
+from kind_jax.config import Config, presets
 from kind_jax.config.check import together
 from kind_jax.errors import UserError
 
@@ -36,36 +36,22 @@ class Arguments:
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
-def _settings_of(source: Path) -> Config:
-    """The config that a run or an artifact was trained with, as the start of a new one."""
-    from kind_jax.deploy import artifact
-    from kind_jax.train.run import load_config
-
-    old = (
-        artifact.read_manifest(source).config if (source / artifact.MANIFEST).is_file() else load_config(source, Config)
-    )
-    # Synthetic images were drawn for the source's classes: a transfer names its own.
-    data = dataclasses.replace(old.data, mix=None, mix_ratio=1.0)
-    # What is frozen follows from the method.
-    optimizer = dataclasses.replace(old.optimizer.thawed, warmup=0)
-    return dataclasses.replace(old, data=data, transfer=TransferConfig(), optimizer=optimizer)
-
-
 def run(args: list[str]) -> int:
     """Parse ``args``, train, and say what moved and where everything lies; returns the exit code."""
     asks_help = bool({"-h", "--help"} & set(args))
     if not asks_help and (not args or args[0].startswith("-")):
         raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
+    from kind_jax.transferring.settings import begun, config_of, of_other_source, with_classes, with_method
+
     source = Path() if asks_help else Path(args[0])
     path = option(args, "--config")
-    base = base_config(Arguments, args, Config() if asks_help or path else _settings_of(source))
+    base = Config()
+    if not (asks_help or path):
+        base = begun(config_of(source))
+    base = base_config(Arguments, args, base)
     if path is None and option(args, "--data.source") not in (None, base.data.source):
-        # What the source chose of its own data set, and what is known of its latents, means nothing in another one.
-        own = {"classes": None, "protocol": None, "name": None, "latent_scale": None, "fraction": 1.0}
-        base = dataclasses.replace(base, data=dataclasses.replace(base.data, **own))
-    if base.transfer.method == "none":
-        method = "kind" if base.model.factor.projections else "full"
-        base = dataclasses.replace(base, transfer=dataclasses.replace(base.transfer, method=method))
+        base = of_other_source(base)
+    base = with_method(base)
     with together():
         parsed = tyro.cli(
             Arguments, args=args, default=Arguments(source=source, settings=base), prog="kind-jax transfer"
@@ -83,8 +69,7 @@ def run(args: list[str]) -> int:
     config = parsed.settings
     names = open_dataset(config.data, "train").class_names
     if path is None:
-        classes = len(names)
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=classes, groups=None))
+        config = with_classes(config, len(names))
     cost = footprint(prepare(bundle, config))
     if hosts.is_first():
         print(

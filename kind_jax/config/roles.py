@@ -76,7 +76,7 @@ _ROLES: dict[type, dict[Role, str]] = {
     TrainConfig: {
         Role.TRAINING: "batch accumulate null embedding_dropout seed ema",
         Role.LENGTH: "steps",
-        Role.UPKEEP: "log_every checkpoint_every keep verify skip_nonfinite sample_every profile tensorboard",
+        Role.UPKEEP: "log_every checkpoint_every keep verify skip_nonfinite sample_every profile tensorboard wandb",
     },
     TransferConfig: {Role.TRAINING: "method thaw tailors rank scale block projections layers source"},
     RoutingConfig: {Role.TRAINING: "rate first last"},

@@ -33,6 +33,7 @@ class DataConfig:
         ``tfds``: the data set ``name`` in the TFDS data_dir ``path``, prepared there as array_record; ``test`` is its
         split test, validation or val, the first of them that has labels; records without a label are one class.
         ``latents``: a folder that ``kind-jax latents`` wrote.
+        ``own``: records of a Python program, ``kind_jax.fit(..., data=kind_jax.records(...))``.
       path: folder that holds prepared data sets; None is ``data`` under the user's cache folder. For ``folder``, the
         folder that holds ``train`` or images; for ``tfds`` the data_dir, of which None is TFDS's own default; for
         ``latents``, the folder that holds latents.json.
@@ -75,7 +76,7 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    source: Literal[PackagedSource, "folder", "tfds", "latents"] = "digits"
+    source: Literal[PackagedSource, "folder", "tfds", "latents", "own"] = "digits"
     path: str | None = None
     name: str | None = None
     classes: tuple[int | str, ...] | None = None
@@ -129,6 +130,10 @@ class DataConfig:
         if self.classes is not None:
             require(len(self.classes) > 0, "data.classes", self.classes, "at least one class")
             require(len(set(self.classes)) == len(self.classes), "data.classes", self.classes, "free of repetitions")
+        if self.source == "own":
+            for name, default in (("classes", None), ("protocol", None), ("path", None)):
+                value = getattr(self, name)
+                require(value == default, f"data.{name}", value, f"{default} for data.source 'own'")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,6 +305,7 @@ class TrainConfig:
         are counted. One more stops the run; 0 stops at the first.
       profile: first and last step of a window under the profiler, written to profile/ in the run; None for none.
       tensorboard: whether metrics also go to TensorBoard event files (needs the ``tensorboard`` extra).
+      wandb: project of Weights & Biases that metrics also go to (needs the ``wandb`` extra); None is none.
     """
 
     __pydantic_config__ = STRICT
@@ -319,6 +325,7 @@ class TrainConfig:
     sample_every: int = 10_000
     profile: tuple[int, int] | None = None
     tensorboard: bool = False
+    wandb: str | None = None
 
     @gathered()
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Int32, Int64
 from kind_jax.config import DataConfig
 from kind_jax.data import folder as folders
 from kind_jax.data import labels as labelling
-from kind_jax.data import latents, texts
+from kind_jax.data import latents, own, texts
 from kind_jax.data.bad import check_share
 from kind_jax.data.captions import captions_of
 from kind_jax.data.decode import to_float
@@ -25,12 +25,10 @@ from kind_jax.data.named import open_named
 from kind_jax.data.parts import only
 from kind_jax.data.prepared import data_root, open_prepared, prepare
 from kind_jax.data.records import RecordSource
-from kind_jax.data.sets import Dataset, MemorySource
+from kind_jax.data.sets import MEMORY_LIMIT, Dataset, MemorySource
 from kind_jax.data.validation import among, divide, fraction
 from kind_jax.errors import UserError
 
-# Decoded sets below this many bytes are held in memory, which makes a batch one gather.
-MEMORY_LIMIT = 1 << 30
 _BLOCK = 256  # records read at a time
 
 
@@ -78,6 +76,8 @@ def _open(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
         return _open_folder(config, split)
     if config.source == "latents":
         return _open_latents(config, split)
+    if config.source == own.SOURCE:
+        return own.open_own(split)
     return _open_prepared(config, split)
 
 

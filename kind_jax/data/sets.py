@@ -12,6 +12,9 @@ from jaxtyping import Float, Int32, Int64
 
 from kind_jax.data.latent_files import Index
 
+# Decoded sets below this many bytes are held in memory, which makes a batch one gather.
+MEMORY_LIMIT = 1 << 30
+
 
 @runtime_checkable
 class Source(Protocol):

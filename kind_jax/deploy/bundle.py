@@ -168,6 +168,14 @@ def check_bundle(value: object, name: str = "bundle", kind: type[RunConfig] = Co
         raise UserError(f"{name} is of the kind {value.config.task!r}{where}, but it must be {kind.task!r} here.")
 
 
+def with_data(bundle: Bundle, path: Path | None) -> Bundle:
+    """``bundle`` whose data set is in ``path`` (``data.path``); None leaves it where the config says."""
+    if path is None:
+        return bundle
+    data = dataclasses.replace(bundle.config.data, path=str(path))
+    return dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, data=data))
+
+
 def groups_of(config: Any, classes: Sequence[int] | None) -> tuple[int, ...]:
     """The groups that serve ``classes``; None is every group, and a model without factored weights has none.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kind_jax.train.diagnose import diagnosed
 from kind_jax.train.flight import Flight
 from kind_jax.train.keeper import Keeper
 from kind_jax.train.lock import check_present
+from kind_jax.train.metrics import Callback
 from kind_jax.train.profile import Profile
 from kind_jax.train.reporter import Reporter
 from kind_jax.train.resume import Resume
@@ -50,6 +51,7 @@ def train(
     stop_after: int | None = None,
     resume: Resume = "auto",
     initial: Callable[[], partition.Collections] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Summary:
     """Train until ``train.steps``, continuing the run in ``directory`` if there is one.
 
@@ -59,6 +61,7 @@ def train(
       stop_after: stop after this step; the run can be continued.
       resume: whether a run in ``directory`` is continued, see :data:`kind_jax.train.resume.Resume`.
       initial: gives the weights of step 0; None draws them from the seed.
+      callbacks: get what metrics.jsonl gets.
 
     Raises:
       UserError: the folder, the data set, the mesh or a setting does not fit.
@@ -96,7 +99,9 @@ def train(
                 keeper.save(state, done)
 
         keeper = Keeper(directory, opened)
-        reporter = Reporter(task, directory, looked.dataset, start, begin=begin, check=check_numbers)
+        reporter = Reporter(
+            task, directory, looked.dataset, start, begin=begin, check=check_numbers, callbacks=callbacks
+        )
         rounds = Rounds(task, looked.dataset, mesh)
         profile, flight = Profile(directory / "profile", settings.profile), Flight()
         metrics, interrupted = {}, False

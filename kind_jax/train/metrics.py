@@ -1,16 +1,17 @@
-"""The curves of a run: JSON lines always, TensorBoard on request."""
+"""The curves of a run: JSON lines always, TensorBoard and others on request."""
 
 import importlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 from kind_jax import sealed
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_bytes
+from kind_jax.train.wandb import WandbWriter
 from kind_jax.untrusted import documents
 
 FILE_NAME = "metrics.jsonl"
@@ -137,7 +138,24 @@ class TensorBoardWriter:
         self._writer.close()
 
 
-class _Both:
+Callback = Callable[[int, Mapping[str, float]], object]
+"""Takes the number of a step and its metrics by name."""
+
+
+class _Calls:
+    """Hands everything to a callback, which needs no end."""
+
+    def __init__(self, callback: Callback):
+        self._callback = callback
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        self._callback(int(step), {name: float(value) for name, value in values.items()})
+
+    def close(self) -> None:
+        pass
+
+
+class _All:
     def __init__(self, *writers: MetricWriter):
         self._writers = writers
 
@@ -151,17 +169,30 @@ class _Both:
             writer.close()
 
 
-def make_writer(directory: str | Path, tensorboard: bool = False, resume_step: int = 0) -> MetricWriter:
-    """The writer of a run: ``metrics.jsonl`` in its directory and, if asked for, ``tensorboard/`` beside it.
+def make_writer(
+    directory: str | Path,
+    tensorboard: bool = False,
+    resume_step: int = 0,
+    *,
+    wandb: str | None = None,
+    settings: Any = None,
+    callbacks: Sequence[Callback] = (),
+) -> MetricWriter:
+    """The writer of a run: ``metrics.jsonl`` in its directory, and whatever else is asked for.
 
     Args:
       directory: the run's directory.
-      tensorboard: whether event files are written too (needs the ``tensorboard`` extra).
+      tensorboard: whether event files are written too, in ``tensorboard/`` (needs the ``tensorboard`` extra).
       resume_step: the step that the run continues from, 0 for a new run; later records are dropped.
+      wandb: project of Weights & Biases (needs the ``wandb`` extra); None is none.
+      settings: of the run, for Weights & Biases.
+      callbacks: of the program that trains.
 
     Raises:
-      UserError: tensorboardX is missing, or a file cannot be read or written.
+      UserError: an extra is missing, or a file cannot be read or written.
     """
-    board = TensorBoardWriter(Path(directory) / "tensorboard", resume_step) if tensorboard else None
+    board = [TensorBoardWriter(Path(directory) / "tensorboard", resume_step)] if tensorboard else []
     lines = JsonLinesWriter(Path(directory) / FILE_NAME, resume_step)
-    return lines if board is None else _Both(lines, board)
+    online = [] if wandb is None else [WandbWriter(directory, wandb, settings)]
+    others = [*board, *online, *map(_Calls, callbacks)]
+    return _All(lines, *others) if others else lines

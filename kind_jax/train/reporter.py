@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from kind_jax.data.bad import BadRecords
 from kind_jax.train import hosts
 from kind_jax.train.lock import check_present
 from kind_jax.train.meter import Meter, describe
-from kind_jax.train.metrics import FILE_NAME, make_writer, read_metrics
+from kind_jax.train.metrics import FILE_NAME, Callback, make_writer, read_metrics
 from kind_jax.train.progress import Progress
 from kind_jax.train.task import Metrics, Task
 
@@ -27,18 +27,32 @@ class Reporter:
     Args:
       begin: ``time.monotonic()`` of the run's beginning.
       check: refuses the numbers of a step that ends the run.
+      callbacks: get what metrics.jsonl gets.
 
     Attributes:
       bad: the records that were skipped; whatever reads a batch tells it.
     """
 
     def __init__(
-        self, task: Task, directory: Path, dataset: Any, start: int, *, begin: float, check: Callable[[Any], None]
+        self,
+        task: Task,
+        directory: Path,
+        dataset: Any,
+        start: int,
+        *,
+        begin: float,
+        check: Callable[[Any], None],
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         config, first = task.config, hosts.is_first()
         self._directory, self._start, self._begin, self._check = directory, start, begin, check
         self._anew = start == 0 and first and bool(read_metrics(directory / FILE_NAME))
-        self._writer = make_writer(directory, config.train.tensorboard, start) if first else None
+        self._writer = None
+        if first:
+            self._writer = make_writer(
+                directory, config.train.tensorboard, start, wandb=config.train.wandb, settings=config,
+                callbacks=callbacks,
+            )  # fmt: skip
         self._meter = Meter(task.flops())
         self._progress = Progress(
             total=config.train.steps, start=start, images_per_step=config.train.batch,

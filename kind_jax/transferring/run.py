@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
 from kind_jax.config import Config
-from kind_jax.deploy.bundle import Bundle
+from kind_jax.config.check import require
+from kind_jax.data.own import OwnData
+from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
 from kind_jax.partition import fingerprint
 from kind_jax.tasks import task_of
 from kind_jax.train import state as states
+from kind_jax.train.fit import fit
 from kind_jax.train.freeze import moving
-from kind_jax.train.loop import Summary, train
+from kind_jax.train.loop import Summary
+from kind_jax.train.metrics import Callback
 from kind_jax.train.resume import Resume
 from kind_jax.transferring.plan import plan
 from kind_jax.transferring.start import start
@@ -52,22 +57,34 @@ def footprint(config: Config) -> Footprint:
 
 
 def transfer(
-    source: Bundle, config: Config, directory: Path, *, stop_after: int | None = None, resume: Resume = "auto"
+    source: Bundle | str | Path,
+    config: Config,
+    directory: str | Path,
+    *,
+    data: OwnData | None = None,
+    callbacks: Sequence[Callback] = (),
+    stop_after: int | None = None,
+    resume: Resume = "auto",
 ) -> Summary:
     """Train ``config`` from ``source``'s weights as ``config.transfer`` says, or continue that run in ``directory``.
 
     Args:
-      source: a run or an artifact, see :func:`kind_jax.deploy.bundle.open_bundle`.
-      config: of the target: its data, steps, rates, and a model of the source's shape with the target's classes.
-      directory: the run's folder, see :func:`kind_jax.train.loop.train`.
-      stop_after: stop after this step.
-      resume: whether a run in ``directory`` is continued.
+      source: a bundle, or the path of a run or an artifact, see :func:`kind_jax.open_bundle`.
+      config: of the target: its data, steps, rates, and a model of the source's shape with the target's classes, as
+        :func:`kind_jax.transfer_config` gives it.
+      directory, data, callbacks, stop_after, resume: see :func:`kind_jax.fit`.
 
     Raises:
       UserError: a setting differs from the source's, or anything that the trainer refuses.
     """
-    complete = prepare(source, config)
-    return train(complete, directory, stop_after=stop_after, resume=resume, initial=lambda: start(complete, source))
+    bundle = source if isinstance(source, Bundle) else open_bundle(source, kind=Config)
+    require(isinstance(config, Config), "config", config, "settings of a generator, as transfer_config(source) gives")
+    check_bundle(bundle, "source")
+    complete = prepare(bundle, config)
+    return fit(
+        complete, directory, data=data, callbacks=callbacks, stop_after=stop_after, resume=resume,
+        initial=lambda: start(complete, bundle),
+    )  # fmt: skip
 
 
 def prepare(source: Bundle, config: Config) -> Config:

@@ -47,8 +47,7 @@ def run(args: list[str]) -> int:
     from kind_jax.captioning import evaluation
     from kind_jax.captioning.show import COLUMNS, ROWS, picture
     from kind_jax.captioning.texts import spread
-    from kind_jax.commands.console import with_data
-    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.deploy.bundle import open_bundle, with_data
     from kind_jax.evaluating.progress import counting
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 

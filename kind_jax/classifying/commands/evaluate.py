@@ -45,7 +45,7 @@ def run(args: list[str]) -> int:
         raise UserError(f"--batch is {parsed.batch}, but it must be 1 or more.")
 
     from kind_jax.classifying import evaluation, pictures
-    from kind_jax.commands.console import with_data
+    from kind_jax.deploy.bundle import with_data
     from kind_jax.evaluating.progress import counting
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 
