@@ -11,6 +11,7 @@ from kind_jax.playing.shown import Figures, Shown, Strip
 _LEAST_SIDE = 48  # pixels of a picture as it is sent; the browser enlarges it further, without smoothing
 
 STYLE = """
+.kind-heading h1 { font-size: 1.75rem; font-weight: 700; margin: .4rem 0 .6rem; }
 .kind-strips { display: flex; flex-wrap: wrap; gap: 1.1rem 1.4rem; }
 .kind-strip { margin: 0; flex: 1 1 16rem; min-width: 0; max-width: 26rem; }
 .kind-strip.large { flex: 1 1 100%; max-width: 53.5rem; }
@@ -29,6 +30,16 @@ STYLE = """
 .kind-refused { padding: .8rem 1rem; border-left: 4px solid #d9480f; border-radius: 4px;
   background: var(--background-fill-secondary); }
 """
+
+
+def heading(name: str, classes: str) -> str:
+    """What the page is about; names may be anybody's, so that they are text and nothing else."""
+    return (
+        f"<div class='kind-heading'><h1>Play with {html.escape(name)}</h1><p>A model of {html.escape(classes)}. Its "
+        "weights are sums of components: <i>learngenes</i>, which all classes share, and <i>tailors</i> of each class. "
+        "Choose classes, weigh their tailors against each other, and make the model smaller: every change is drawn at "
+        "once.</p></div>"
+    )
 
 
 def pictures(shown: Shown) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from kind_jax.classes import describe
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.evaluating.judge import Judge
-from kind_jax.playing import judging, library
+from kind_jax.playing import judging, library, markup
 from kind_jax.playing.events import Events
 from kind_jax.playing.layout import lay_out
 from kind_jax.playing.local import local_blocks
@@ -46,12 +46,7 @@ def build(
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     name = bundle.origin.resolve().name
     with local_blocks(gr, title=f"{name} · kind-jax play") as page:
-        gr.Markdown(
-            f"# Play with {name}\n"
-            f"A model of {describe(bundle.served, bundle.class_names)}. Its weights are sums of components: "
-            "*learngenes*, which all classes share, and *tailors* of each class. Choose classes, weigh their tailors "
-            "against each other, and make the model smaller: every change is drawn at once."
-        )
+        gr.HTML(markup.heading(name, describe(bundle.served, bundle.class_names)))
         parts = lay_out(gr, studio, seed)
         Events(studio, folder).connect(gr, page, parts)
     return page

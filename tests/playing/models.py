@@ -13,7 +13,7 @@ from kind_jax.evaluating.judge import Judge
 from kind_jax.evaluating.judge_file import HeldOut
 from kind_jax.playing.controls import Controls
 
-NAMES = ("zero", "one", "two", "<b>three</b>", "${big}, {{red}}")
+NAMES = ("zero", "one", "two", "<b>three</b> ![four](http://example.org/4.png)", "${big}, {{red}}")
 CONFIG = tiny.change(
     tiny.CONFIG, model={"depth": 1, "num_classes": 5, "groups": (0, 1, 2, 3, 3)}, sampler={"steps": 2, "guidance": 1.0}
 )

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from models import BUNDLE, judge_of, many_classes
+from models import BUNDLE, NAMES, judge_of, many_classes
 
 import kind_jax as kj
 
@@ -140,6 +140,7 @@ def parameters(page):
 def test_controls_change_what_is_drawn(visit):
     page = visit()
     assert "Play with art" in page.locator("h1").inner_text()
+    assert all(name in page.locator(".kind-heading").inner_text() for name in NAMES)
     first, whole = page.evaluate(_PICTURES), parameters(page)
     assert "Class accuracy" in page.locator("#kind-accuracy").inner_text()
     weighed = changed(page, lambda: press(page, "weight-0", "ArrowLeft"))
@@ -156,7 +157,7 @@ def test_controls_change_what_is_drawn(visit):
     assert page.locator("#pictures img").count() == 1
     assert changed(page, lambda: page.get_by_label("Learngenes only").uncheck()) == first
     changed(page, lambda: page.get_by_role("button", name="New noise").click())
-    for name in ("<b>three</b>", "${big}, {{red}}"):  # neither HTML nor a template
+    for name in (NAMES[3], NAMES[4]):  # neither HTML nor a template
         changed(page, lambda name=name: page.get_by_label(name, exact=True).check())
         assert f"{name} at 1" in page.locator("#pictures").inner_text()
 
