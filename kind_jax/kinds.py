@@ -36,7 +36,7 @@ class Kind(NamedTuple):
 DEFAULT = "diffusion"  # of configs that were saved when there was no other
 
 # Verbs that are about a model, not a module.
-_NEED_ALL = ("evaluate", "sample", "synthesize", "compose", "transfer", "grow", "shrink", "inspect")
+_NEED_ALL = ("evaluate", "sample", "play", "synthesize", "compose", "transfer", "grow", "shrink", "inspect")
 
 _CLASSIFIERS = {
     "evaluate": "kind_jax.classifying.commands.evaluate",
@@ -45,7 +45,7 @@ _CLASSIFIERS = {
     "transfer": "kind_jax.classifying.commands.transfer",
 }
 
-_NEED_CLASSES = ("sample", "synthesize", "compose", "transfer", "grow", "shrink")
+_NEED_CLASSES = ("sample", "play", "synthesize", "compose", "transfer", "grow", "shrink")
 
 _CAPTIONS = dict.fromkeys(_NEED_CLASSES, "kind_jax.captioning.commands.other") | {
     "evaluate": "kind_jax.captioning.commands.evaluate",

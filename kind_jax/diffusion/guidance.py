@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from kind_jax.errors import UserError
@@ -11,7 +12,7 @@ from kind_jax.errors import UserError
 def guide(
     conditional: Float[Array, "B H W C_out"],
     unconditional: Float[Array, "B H W C_out"],
-    scale: float | Float[Array, ""],
+    scale: float | Float[Array, ""] | np.floating,
     channels: int | None,
 ) -> Float[Array, "B H W C_out"]:
     """``unconditional + scale * (conditional - unconditional)`` on the leading channels.

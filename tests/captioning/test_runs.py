@@ -94,8 +94,9 @@ def test_verbs(teacher, tmp_path, capsys):
     assert "CIDEr" in (tmp_path / "r.html").read_text()
     assert main(["inspect", str(teacher)]) == 0
     capsys.readouterr()
-    assert main(["sample", str(teacher)]) == 2
-    assert "kind-jax caption describes images" in capsys.readouterr().err
+    for verb in ("sample", "play"):
+        assert main([verb, str(teacher)]) == 2
+        assert "kind-jax caption describes images" in capsys.readouterr().err
 
 
 @pytest.mark.slow

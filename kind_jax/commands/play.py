@@ -1,0 +1,97 @@
+"""``kind-jax play``: a page in the browser to play with a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from kind_jax.commands.console import Classes, chosen, typed
+from kind_jax.config import Config
+from kind_jax.config.check import check_seed
+from kind_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Open a page on this machine to choose classes, mix tailors and watch sizes; Ctrl-C ends it."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A run or an artifact; of an artifact only the tailors of --classes are read."""
+    classes: Classes = ()
+    """Classes that the page offers, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model
+    serves. What reads as a number is a number, also where it is another class's name."""
+    seed: int = 0
+    """Seed of the noise, to begin with."""
+    steps: int | None = None
+    """Sampler steps, to begin with; default: as configured."""
+    guidance: float | None = None
+    """Classifier-free guidance scale, to begin with; default: as configured."""
+    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
+    """Sampler; default: as configured."""
+    weights: Literal["ema", "raw"] | None = None
+    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
+    vae: Path | None = None
+    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
+    if its folder exists."""
+    judge: Path | None = None
+    """Classifier that measures the pictures, a file that report or evaluate wrote; default: judge.safetensors in the
+    run, if it is there."""
+    host: str = "127.0.0.1"
+    """Address to listen at; with any other than this one, others on the network can use the page, too."""
+    port: int | None = None
+    """Port to listen at; default: 7860, or the next that is free."""
+
+
+def run(args: list[str]) -> int:
+    """Parse ``args`` and serve the page until a signal comes."""
+    parsed = tyro.cli(Arguments, args=args, prog="kind-jax play")
+    check_seed(parsed.seed, "--seed")
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise UserError(f"--port is {parsed.port}, but it must be between 1 and 65535.")
+    asked = typed("--classes", parsed.classes)
+
+    from kind_jax.playing import library
+
+    library.gradio()  # before a model is read: it may not be installed
+
+    from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.playing import judging
+    from kind_jax.playing.page import build
+    from kind_jax.vae import pictures
+
+    bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights, kind=Config)
+    chosen(asked, bundle.class_names)  # says where a number is the name of another class
+    changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
+    sampler = dataclasses.replace(bundle.config.sampler, **changes)
+    bundle = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, sampler=sampler))
+    judge, vae = judging.find(bundle, parsed.judge), pictures.choose(parsed.vae, bundle.config)
+    with tempfile.TemporaryDirectory(prefix="kind-jax-play-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # its copies of downloads go with ours
+        page = build(bundle, seed=parsed.seed, judge=judge, vae=vae, folder=Path(folder))
+        try:
+            _serve(page, parsed.host, parsed.port)
+        finally:
+            page.close(verbose=False)
+    return 0
+
+
+def _serve(page: Any, host: str, port: int | None) -> None:
+    for name in ("no_proxy", "NO_PROXY"):  # gradio asks itself whether it is there, which is no business of a proxy
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host, "localhost")))
+    try:
+        _, address, _ = page.launch(
+            server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, inbrowser=False
+        )
+    except OSError as e:
+        wanted = "from 7860 to 7959" if port is None else str(port)
+        raise UserError(
+            f"--host is {host!r}, but it must be an address of this machine at which a port is free: {wanted} is not."
+        ) from e
+    print(f"{page.title}: {address} (Ctrl-C ends it)", flush=True)
+    threading.Event().wait()
