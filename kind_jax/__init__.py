@@ -37,6 +37,7 @@ Use a model
     classify         probabilities of the classes of images
     synthesize       draw a training set from a bundle: a folder of images with its recipe
     export           write a bundle as an artifact, or for diffusers, timm, open_clip, StableHLO
+    push             share a bundle on the Hugging Face Hub; open_bundle("hf://user/name") fetches it
     convert          read a model of DiT, diffusers, timm, torchvision or open_clip
     decompose        factor a dense model into learngenes and tailors
     compose          choose classes and a budget, get a smaller model
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from kind_jax.deploy.compose import compose
     from kind_jax.deploy.decompose import decompose
     from kind_jax.deploy.groups import drop, grow, grow_fresh
+    from kind_jax.deploy.hub import push
     from kind_jax.deploy.trained import trained
     from kind_jax.distillation.config import DistilConfig, DistilRun
     from kind_jax.errors import UserError
@@ -114,6 +116,7 @@ _HOMES = {
     "kind_jax.deploy.compose": ("compose",),
     "kind_jax.deploy.decompose": ("decompose",),
     "kind_jax.deploy.groups": ("drop", "grow", "grow_fresh"),
+    "kind_jax.deploy.hub": ("push",),
     "kind_jax.distillation.config": ("DistilConfig", "DistilRun"),
     "kind_jax.deploy.trained": ("trained",),
     "kind_jax.errors": ("UserError",),
@@ -173,6 +176,7 @@ __all__ = [
     "open_dataset",
     "preset",
     "presets",
+    "push",
     "records",
     "resnet",
     "select",

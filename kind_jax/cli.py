@@ -32,6 +32,7 @@ VERBS = {
     "synthesize": "draw a training set from a run or an artifact, to train on beside real images",
     "inspect": "show sizes, components and their energy",
     "export": "write a run as an artifact: learngenes, params, one file of tailors per group; or for other programs",
+    "push": "share a model on the Hugging Face Hub",
     "convert": "read a model of DiT, diffusers, timm or torchvision; decompose a DiT into learngenes and tailors",
     "caption": "say what is on images",
     "compose": "choose classes and a budget, and write the model that serves them",

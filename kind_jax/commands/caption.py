@@ -93,5 +93,7 @@ def run(args: list[str]) -> int:
 
 
 def _default(source: Path) -> Path:
+    from kind_jax.deploy.hub import beside
+
     inside = (source / "config.json").is_file()
-    return source / "captions.png" if inside else source.parent / f"{source.name}_captions.png"
+    return source / "captions.png" if inside else beside(source, "captions.png")

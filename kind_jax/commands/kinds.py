@@ -15,6 +15,7 @@ import tyro
 from kind_jax import sealed
 from kind_jax.config import RunConfig
 from kind_jax.config.run import LIMIT
+from kind_jax.deploy import hub
 from kind_jax.kinds import DEFAULT, KINDS
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.regular import read_small
@@ -40,6 +41,8 @@ def task_of_model(path: str) -> str | None:
     """The kind of a run, an artifact, or a folder of modules; None for anything else, and for what whoever opens it
     will refuse."""
     folder = Path(path)
+    if hub.is_address(path):
+        folder = hub.manifest_file(path).parent
     with contextlib.suppress(OSError, ValueError):
         if not any((folder / name).is_file() for name in ("kind.json", "config.json")):
             inside = [p.parent for name in ("kind.json", "config.json") for p in folder.glob(f"module-*/{name}")]

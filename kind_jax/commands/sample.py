@@ -21,7 +21,7 @@ class Arguments:
     """Draw a grid of images, one column for each class."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A run or an artifact; of an artifact only the tailors of --classes are read."""
+    """A run, an artifact, or hf://user/name on the Hub; of an artifact only the tailors of --classes are read."""
     classes: Classes = ()
     """Classes by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model serves. What reads as a
     number is a number, also where it is another class's name."""
@@ -57,6 +57,7 @@ def run(args: list[str]) -> int:
     import numpy as np
 
     from kind_jax.deploy.bundle import open_bundle
+    from kind_jax.deploy.hub import beside
     from kind_jax.images import grid, save_png
     from kind_jax.vae import decode_in_batches, pictures
 
@@ -73,7 +74,7 @@ def run(args: list[str]) -> int:
         images = decode_in_batches(vae, images)
     name = "samples.png" if classes is None else f"samples_{'_'.join(map(str, classes))[:60]}.png"
     inside = parsed.source / name if (parsed.source / "config.json").is_file() else None
-    out = parsed.out or inside or parsed.source.parent / f"{parsed.source.name}_{name}"
+    out = parsed.out or inside or beside(parsed.source, name)
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]
     save_png(out, grid(visible, len(columns), scale=-(-48 // images.shape[1])))
     names = ", ".join(bundle.class_names[c] for c in columns)

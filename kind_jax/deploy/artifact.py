@@ -2,6 +2,7 @@
 
     kind.json                      config, class names, groups; shapes, dtypes and SHA-256 of every file, and its own
     learngenes.safetensors         components that every class shares
+    README.md, samples.png         the model card, and what the model draws; nothing reads them
     params.safetensors             everything dense
     stats.safetensors              statistics of norms, where the model has some
     tailors/<group>.safetensors    one file a group, so that a device fetches only what it serves; none where the model
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ import safetensors.numpy
 
 from kind_jax import __version__, partition, sealed
 from kind_jax.config import RunConfig
+from kind_jax.deploy import card
 from kind_jax.deploy.identity import Owner, from_metadata, owners, to_metadata
 from kind_jax.deploy.manifest import FORMAT as FORMAT
 from kind_jax.deploy.manifest import MANIFEST as MANIFEST
@@ -51,13 +53,14 @@ from kind_jax.untrusted.text import check_names
 def write(
     directory: Path, *, config: RunConfig, collections: partition.Collections, groups: Sequence[int],
     class_names: Sequence[str], weights: Literal["ema", "raw"], step: int, composition: Composition | None = None,
-    replace: bool = False,
+    replace: bool = False, beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write an artifact, all of it or nothing.
 
     Args:
       collections: learngenes, params, and tailors whose bank rows are ``groups``.
       composition: how the model was composed, if it was.
+      beside: a model card and its picture, by the names of their files. A card that its owner has written stays.
 
     Raises:
       UserError: the folder exists and is not an artifact to be replaced, or cannot be written, or a class has a name
@@ -70,6 +73,7 @@ def write(
             raise UserError(f"{str(directory)!r} lies inside the artifact {str(parent)!r}; choose another folder.")
     if replace and directory.exists():
         read_manifest(directory, alone=True)  # refuses to delete what is not an artifact, or holds other files too
+        beside = {**(beside or {}), **card.kept(directory)}
     trees = {shared_file(name): tree for name, tree in collections.items() if name != TAILORS and tree}
     metadata: dict[str, dict[str, str]] = {}
     if collections[TAILORS]:
@@ -94,6 +98,8 @@ def write(
             format=FORMAT, kind_jax=__version__, config=without_path(config), class_names=tuple(class_names),
             groups=tuple(groups), weights=weights, step=step, files=files, composition=composition,
         )  # fmt: skip
+        for name, content in (beside or {}).items():
+            (folder / name).write_bytes(content)
         fields = to_json(manifest)
         sealed.write(folder / MANIFEST, fields)
     return fields

@@ -16,7 +16,7 @@ from kind_jax import adapters, finite, model, partition, sampling
 from kind_jax.classes import ClassList, labels_of, numbers_of, readable
 from kind_jax.config import Config, RunConfig, SamplerConfig, is_of
 from kind_jax.config.check import check_choice, check_seed, require
-from kind_jax.deploy import artifact
+from kind_jax.deploy import artifact, card, hub
 from kind_jax.deploy.class_mixture import gate_of
 from kind_jax.deploy.record import Composition
 from kind_jax.deploy.summary import html_of, text_of
@@ -200,6 +200,8 @@ def open_bundle(
     """Open a run directory or an artifact; of an artifact, only the tailor files that ``classes`` need are touched.
 
     Args:
+      path: a run or an artifact, or ``hf://user/name`` (``hf://user/name@revision``): an artifact on the Hugging Face
+        Hub, of which the shared files and the tailors of ``classes`` are fetched (extra ``hub``).
       classes: by number or name; None is all.
       weights: None is the moving average of a run, where it keeps one, and what an artifact holds;
         ``best`` are those of a run that had the best held-out accuracy (its best.json says on which split).
@@ -212,6 +214,8 @@ def open_bundle(
     path = _path(path, "path")
     if weights is not None:
         check_choice(weights, Choice, "weights")
+    if hub.is_address(path):
+        path = hub.fetch(path, classes)
     if weights == "best":
         if not (path / BEST / artifact.MANIFEST).is_file():
             raise UserError(
@@ -251,6 +255,7 @@ def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> d
         step=bundle.step,
         composition=bundle.composition,
         replace=replace,
+        beside=card.beside(bundle),
     )
 
 

@@ -40,7 +40,8 @@ from kind_jax.untrusted.text import check_names, printable
 MANIFEST = "kind.json"
 FORMAT = 2
 # What the Hugging Face hub adds to a repository, and its clients to a folder that they download to; never opened.
-_BESIDE = (".cache", ".git", ".gitattributes", "LICENSE", "README.md")
+_BESIDE = (".cache", ".git", ".gitattributes", "LICENSE")
+CARD_FILES = ("README.md", "samples.png")  # the model card
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -117,6 +118,18 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     return fields if config.task == DEFAULT else {**fields, "config": {"task": config.task, **fields["config"]}}
 
 
+def listed(path: Path) -> Manifest:
+    """The manifest in a file, of an artifact whose other files may not be here yet.
+
+    Raises:
+      UserError: naming the file and what is wrong with it.
+    """
+    manifest = _parse(path)
+    _check_itself(manifest, path)
+    _check_arrays(manifest, path)
+    return manifest
+
+
 def _held(config: RunConfig) -> ModuleType | None:
     where = KINDS[config.task].held
     return None if where is None else importlib.import_module(where)
@@ -147,7 +160,7 @@ def read_manifest(directory: Path, *, alone: bool = False) -> Manifest:
     path = directory / MANIFEST
     manifest = _parse(path)
     _check_itself(manifest, path)
-    _check_files(manifest, directory, () if alone else _BESIDE)
+    _check_files(manifest, directory, CARD_FILES if alone else (*_BESIDE, *CARD_FILES))
     _check_arrays(manifest, path)
     # A path on somebody else's machine says nothing on this one, where data would be written to it.
     return dataclasses.replace(manifest, config=without_path(manifest.config, whole=True))

@@ -14,6 +14,7 @@ from kind_jax.config import Config, DataConfig
 from kind_jax.config.check import check_choice, require
 from kind_jax.config.training import PackagedSource
 from kind_jax.deploy.bundle import Bundle, open_bundle, with_data
+from kind_jax.deploy.hub import beside
 from kind_jax.errors import UserError
 from kind_jax.evaluating import efficientnet, evaluation, inception_net
 from kind_jax.evaluating.evaluation import Data
@@ -231,7 +232,7 @@ def _data(settings: Settings, config: DataConfig, shape: tuple[int, int, int]) -
 
 def _default_folder(source: Path) -> Path:
     inside = (source / "config.json").is_file()
-    return source / "evaluation" if inside else source.parent / f"{source.name}_evaluation"
+    return source / "evaluation" if inside else beside(source, "evaluation")
 
 
 def _given(settings: Settings, shape: tuple[int, int, int]) -> tuple[Extractor | None, dict[str, Any], int]:

@@ -59,9 +59,9 @@ def test_export_then_open_is_the_identity(whole):
 def test_files_and_their_hashes(whole):
     files = {p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file()}
     tailors = {f"tailors/{g}.safetensors" for g in range(3)}
-    assert files == {"kind.json", "learngenes.safetensors", "params.safetensors"} | tailors
+    assert files == {"README.md", "kind.json", "learngenes.safetensors", "params.safetensors"} | tailors
     listed = json.loads((whole / "kind.json").read_text())["files"]
-    for name in files - {"kind.json"}:
+    for name in files - {"README.md", "kind.json"}:
         assert listed[name]["sha256"] == hashlib.sha256((whole / name).read_bytes()).hexdigest()
     one = partition.unflatten(safetensors.numpy.load_file(whole / "tailors/1.safetensors"))
     chex.assert_trees_all_equal(one, jax.tree.map(lambda a: a[1], bundle_of(CONFIG).collections["tailors"]))
@@ -94,7 +94,7 @@ def test_a_part_of_an_artifact_is_an_artifact(copy, tmp_path):
 def test_a_dense_model_has_no_tailor_files(tmp_path):
     dense = tiny.change(CONFIG, model={"factor": FactorConfig(projections=())})
     export(bundle_of(dense), tmp_path / "dense")
-    assert {p.name for p in (tmp_path / "dense").iterdir()} == {"kind.json", "params.safetensors"}
+    assert {p.name for p in (tmp_path / "dense").iterdir()} == {"README.md", "kind.json", "params.safetensors"}
     chex.assert_trees_all_equal(open_bundle(tmp_path / "dense").collections, bundle_of(dense).collections)
 
 

@@ -239,7 +239,7 @@ def test_a_composed_model_is_an_artifact(classes, tmp_path):
     export(composed.bundle, tmp_path / "art")
     files = {p.relative_to(tmp_path / "art").as_posix() for p in (tmp_path / "art").rglob("*") if p.is_file()}
     tailors = set() if len(classes) == 1 else {"tailors/0.safetensors", "tailors/2.safetensors"}
-    assert files == {"kind.json", "learngenes.safetensors", "params.safetensors"} | tailors
+    assert files == {"README.md", "kind.json", "learngenes.safetensors", "params.safetensors"} | tailors
     found = open_bundle(tmp_path / "art")
     chex.assert_trees_all_equal(found.collections, composed.bundle.collections)
     for field in ("config", "groups", "composition"):

@@ -80,5 +80,7 @@ def run(args: list[str]) -> int:
 
 
 def _default_folder(source: Path) -> Path:
+    from kind_jax.deploy.hub import beside
+
     inside = (source / "config.json").is_file()
-    return source / "evaluation" if inside else source.parent / f"{source.name}_evaluation"
+    return source / "evaluation" if inside else beside(source, "evaluation")

@@ -1,0 +1,203 @@
+"""The model card of an artifact: README.md, as the Hugging Face Hub shows it.
+
+What it says comes from the artifact and from the run that it was exported from: sizes, classes, samples, figures with
+intervals. Class names may be anybody's, so nothing in them is markup here.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kind_jax import partition
+from kind_jax.config import Config, is_of
+from kind_jax.deploy import cost
+from kind_jax.errors import UserError
+from kind_jax.untrusted import documents
+from kind_jax.untrusted.regular import read_small
+
+if TYPE_CHECKING:
+    from kind_jax.deploy.bundle import Bundle
+
+CARD, PICTURE = "README.md", "samples.png"
+REPOSITORY = "USER/NAME"  # in a card that is not on the Hub yet
+_MARK = "<!-- Written by kind_jax and replaced with the model. Remove this line to keep a card of your own. -->"
+_UNLICENSED = "unknown"
+_MOST_CLASSES, _MOST_BYTES = 100, 16 << 20
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:@$])")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}\Z")
+_TASKS = {"diffusion": "unconditional-image-generation", "classification": "image-classification"}
+
+
+def beside(bundle: Bundle) -> dict[str, bytes]:
+    """The card, and the picture in it where the run has drawn one, by the names of their files."""
+    picture = _picture(bundle)
+    files = {} if picture is None else {PICTURE: picture}
+    return {CARD: text_of(bundle, picture=picture is not None).encode(), **files}
+
+
+def kept(directory: Path) -> dict[str, bytes]:
+    """The card of an artifact that is about to be replaced, where its owner wrote it."""
+    path = directory / CARD
+    if not path.is_file():
+        return {}
+    content = read_small(path, _MOST_BYTES)
+    return {} if _MARK.encode() in content else {CARD: content}
+
+
+def on_the_hub(text: str, repository: str, license: str | None) -> str:
+    """A card of ours with the name that the model has there, and its licence; another's is left as it is.
+
+    Raises:
+      UserError: the licence is not one of the Hub's identifiers by its form, or the card is not ours to change.
+    """
+    if license is not None and not _LICENSE.match(license):
+        raise UserError(
+            f"--license is {license!r:.100}, but it must be an identifier in lower case, like apache-2.0 or cc-by-4.0."
+        )
+    if _MARK not in text:
+        if license is not None:
+            raise UserError(
+                f"--license is {license!r}, but the model's {CARD} is your own, so the licence must be written there."
+            )
+        return text
+    text = text.replace(REPOSITORY, repository)
+    if license is None:
+        return text
+    return text.replace(f"license: {_UNLICENSED}\n", f"license: {license}\n").replace(_NO_LICENSE, f"`{license}`.")
+
+
+_NO_LICENSE = "Not stated; ask whoever shares this model."
+
+
+def text_of(bundle: Bundle, *, picture: bool = False) -> str:
+    """The card as Markdown, with the Hub's metadata in front.
+
+    Args:
+      picture: whether the picture of samples lies beside it.
+    """
+    config, names = bundle.config, [bundle.class_names[c] for c in bundle.served]
+    task = _TASKS.get(config.task)
+    head = ["---", f"license: {_UNLICENSED}", "library_name: kind_jax", *([f"pipeline_tag: {task}"] if task else [])]
+    head += ["tags:", "- kind", "- jax", *(["- diffusion"] if is_of(config, Config) else []), "---", "", _MARK, ""]
+    count = f"{len(names)} class{'' if len(names) == 1 else 'es'}"
+    title = f"# A model of {count}: {', '.join(map(plain, names[:6]))}{', …' if len(names) > 6 else ''}"
+    body = [title, "", _about(bundle), ""]
+    if picture:
+        body += ["## Samples", "", f"![Samples of the model, a column for each class]({PICTURE})", ""]
+    body += ["## Sizes", "", *_sizes(bundle), "", *_figures(bundle), "## Classes", "", *_classes(bundle), ""]
+    body += ["## Use", "", *_use(bundle), "", "## Licence", "", _NO_LICENSE, ""]
+    return "\n".join([*head, *body])
+
+
+def plain(text: str) -> str:
+    """Text that Markdown and HTML show as it is."""
+    return _MARKUP.sub(r"\\\1", html.escape(text, quote=True)).replace("\n", " ")
+
+
+def _about(bundle: Bundle) -> str:
+    apart = bool(bundle.collections[partition.TAILORS])
+    which = "averaged" if bundle.weights == "ema" else "last"
+    said = f"Trained for {bundle.step:,} steps with `kind_jax`; these are the {which} weights."
+    if apart:
+        said += (
+            " Its weights are sums of rank-one components: *learngenes*, which all classes share, and *tailors*, which "
+            "are switched on for their own class alone. Each group of classes has its tailors in a file of its own, so "
+            "that a device fetches only those of the classes that it serves."
+        )
+    record = bundle.composition
+    if record is not None:
+        said += f" Composed from a larger model, with {record.energy:.1%} of its components' energy."
+    return said
+
+
+def _sizes(bundle: Bundle) -> list[str]:
+    rows = ["| collection | parameters | bytes |", "|---|---:|---:|"]
+    for name, tree in bundle.collections.items():
+        leaves = list(partition.flatten(tree).values())
+        if leaves:
+            size, total = sum(a.size for a in leaves), sum(a.size * a.dtype.itemsize for a in leaves)
+            groups = f" of {len(bundle.groups)} groups" if name == partition.TAILORS else ""
+            rows.append(f"| {name}{groups} | {size:,} | {total:,} |")
+    if is_of(bundle.config, Config):
+        one = cost.total(bundle.config.model, 1 if bundle.collections[partition.TAILORS] else None)
+        rows += ["", f"One evaluation of one image takes {one.flops:,} FLOPs."]
+    return rows
+
+
+def _classes(bundle: Bundle) -> list[str]:
+    served = bundle.served
+    if not served:
+        return ["None: the model tells images apart in words."]
+    apart = bool(bundle.collections[partition.TAILORS])
+    groups = bundle.config.model.group_of_class if apart else ()
+    rows = ["| number | name | file |", "|---:|---|---|"] if apart else ["| number | name |", "|---:|---|"]
+    for c in served[:_MOST_CLASSES]:
+        file = f" tailors/{groups[c]}.safetensors |" if apart else ""
+        rows.append(f"| {c} | {plain(bundle.class_names[c])} |{file}")
+    left = len(served) - _MOST_CLASSES
+    return rows + (["", f"And {left:,} more, which `kind.json` lists."] if left > 0 else [])
+
+
+def _use(bundle: Bundle) -> list[str]:
+    first = bundle.served[0] if bundle.served else None
+    lines = ["```python", "import kind_jax as kj", "", f'bundle = kj.open_bundle("hf://{REPOSITORY}")']
+    if bundle.collections[partition.TAILORS] and first is not None:
+        some = f'bundle = kj.open_bundle("hf://{REPOSITORY}", classes=[{first}])'
+        lines.append(f"{some}  # fetches the tailors of this class alone")
+    if is_of(bundle.config, Config) and first is not None:
+        lines.append(f"images = bundle.sample([{first}] * 8, seed=0)  # float32, nominally in [-1, 1]")
+    return [*lines, "```", "", "`kj.open_bundle` takes a folder that holds these files, too."]
+
+
+def _figures(bundle: Bundle) -> list[str]:
+    """The last evaluation, where it is of these very weights."""
+    record = _record(bundle)
+    if record is None:
+        return []
+    try:
+        rows = [_row(name, value, record["intervals"].get(name)) for name, value in record["metrics"].items()]
+        count, who = int(record["samples"]["count"]), plain(str(record["extractor"]["name"])[:80])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+    title = f"Of {count:,} samples, by the features of `{who}`; in brackets 95 % intervals."
+    return ["## Figures", "", title, "", "| metric | value |", "|---|---:|", *rows, ""]
+
+
+def _row(name: str, value: Any, interval: Any) -> str:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(name)
+    bounds = f" [{float(interval[0]):.4g}, {float(interval[1]):.4g}]" if interval else ""
+    return f"| {plain(name[:80])} | {number:.4g}{bounds} |"
+
+
+def _record(bundle: Bundle) -> Mapping[str, Any] | None:
+    path = bundle.origin / "evaluation" / "evaluation.json"
+    if bundle.composition is not None or not _of_run(bundle) or not path.is_file():
+        return None
+    try:
+        record = documents.parse(read_small(path, _MOST_BYTES), path)
+        of = record["samples"]["weights"]
+        same = (of["which"], of["step"]) == (bundle.weights, bundle.step)
+    except (UserError, KeyError, TypeError):
+        return None
+    return record if same else None
+
+
+def _picture(bundle: Bundle) -> bytes | None:
+    """What the run drew last before the step of these weights, where they have all of its classes."""
+    whole = len(bundle.served) == len(bundle.class_names)
+    if bundle.composition is not None or not whole or not _of_run(bundle):
+        return None
+    last = f"step_{bundle.step:07d}.png"
+    drawn = sorted(p for p in (bundle.origin / "samples").glob("step_*.png") if p.is_file() and p.name <= last)
+    return read_small(drawn[-1], _MOST_BYTES) if drawn else None
+
+
+def _of_run(bundle: Bundle) -> bool:
+    return (bundle.origin / "config.json").is_file()

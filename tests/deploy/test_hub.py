@@ -1,0 +1,144 @@
+"""Sharing on the Hub: a model goes there in one commit, and a device fetches only what it serves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import pytest
+import tiny
+
+import kind_jax as kj
+from kind_jax.deploy import hub as hubs
+from kind_jax.deploy.bundle import Bundle
+
+pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
+hub_server = pytest.importorskip("deploy.hub_server")
+
+
+def _bundle(classes=10, names=None) -> Bundle:
+    config = tiny.change(tiny.CONFIG, model={"num_classes": classes, "groups": None})
+    names = tuple(map(str, range(classes))) if names is None else names
+    return Bundle(
+        config=config, collections=tiny.weights(config.model), groups=tuple(range(classes)), class_names=names,
+        weights="ema", step=4, origin=Path("nowhere"),
+    )  # fmt: skip
+
+
+def _run(address, folder, *args):
+    """In a process of its own, as huggingface_hub reads its settings once."""
+    settings = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "HF_TOKEN": "hf_x", "HF_HUB_DISABLE_XET": "1"}
+    settings |= {"JAX_PLATFORMS": "cpu", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
+    return subprocess.run(
+        [sys.executable, "-m", "kind_jax", *args], capture_output=True, text=True, env={**os.environ, **settings},
+        cwd=folder, timeout=240,
+    )  # fmt: skip
+
+
+def test_a_model_is_pushed_in_one_commit_and_fetched_in_parts(tmp_path, monkeypatch):
+    hub, bundle = hub_server.Hub(), _bundle()
+    kj.export(bundle, tmp_path / "art")
+    hub.repositories["user/digits"] = {"tailors/77.safetensors": b"of a model before", "notes.txt": b"mine"}
+    with hub_server.serving(hub) as address:
+        done = _run(address, tmp_path, "push", "art", "user/digits", "--license", "apache-2.0", "--json")
+        assert done.returncode == 0, done.stderr
+        files = hub.repositories["user/digits"]
+        assert hub.commits == ["Step 4, ema weights"]
+        assert {n for n in files if n.startswith("tailors/")} == {f"tailors/{g}.safetensors" for g in range(10)}
+        assert files["notes.txt"] == b"mine"
+        assert files["kind.json"] == (tmp_path / "art" / "kind.json").read_bytes()
+        card = files["README.md"].decode()
+        assert "license: apache-2.0\n" in card
+        assert 'kj.open_bundle("hf://user/digits"' in card
+        assert "USER/NAME" not in card
+
+        done = _run(address, tmp_path, "sample", "hf://user/digits", "--classes", "3", "--rows", "1", "--steps", "2")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "digits_samples_3.png").is_file()
+        wanted = {"kind.json", "learngenes.safetensors", "params.safetensors", "tailors/3.safetensors"}
+        assert set(hub.fetched) == wanted
+        assert len(hub.fetched) == len(wanted)  # each once
+        again = _run(address, tmp_path, "inspect", "hf://user/digits@main", "--classes", "3", "5")
+        assert again.returncode == 0, again.stderr
+        assert set(hub.fetched) == wanted | {"tailors/5.safetensors"}
+
+        for args, sentence in (
+            (("sample", "hf://user/nothing"), "hf://user/nothing does not exist, or may not be seen"),
+            (("sample", "hf://user/digits@old"), "has no revision 'old'"),
+            (("sample", "hf://digits"), "must be hf://user/name"),
+            (("sample", "hf://user/digits", "--classes", "77"), "77"),
+            (("push", "art", "digits"), "must be hf://user/name"),
+            (
+                ("push", "art", "user/digits", "--license", "My Own"),
+                "--license is 'My Own', but it must be",
+            ),
+        ):
+            refused = _run(address, tmp_path, *args)
+            assert refused.returncode == 2, refused.stderr
+            assert sentence in refused.stderr
+            assert "Traceback" not in refused.stderr
+        hub.repositories["user/other"] = {"config.json": b"{}"}
+        assert (
+            "hf://user/other is no artifact of kind_jax" in _run(address, tmp_path, "sample", "hf://user/other").stderr
+        )
+        hub.readonly, before = True, dict(files)
+        refused = _run(address, tmp_path, "push", "art", "user/digits")
+        assert refused.returncode == 2
+        assert hub.repositories["user/digits"] == before
+    # Out of reach, what is in the cache still opens, and nothing else does.
+    one_image = ("--rows", "1", "--steps", "2", "--out", "cached.png")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cached = _run(address, tmp_path, "sample", "hf://user/digits", "--classes", "3", *one_image)
+    assert cached.returncode == 0, cached.stderr
+    absent = _run(address, tmp_path, "sample", "hf://user/digits", "--classes", "7", *one_image)
+    assert absent.returncode == 2
+    assert "the Hub is out of reach, and no copy is here" in absent.stderr
+
+
+def test_addresses():
+    assert hubs.parse("hf://user/name") == hubs.parse(Path("hf://user/name")) == ("user/name", None)
+    assert hubs.parse("hf://a/b@v1.0") == ("a/b", "v1.0")
+    assert hubs.is_address("hf://x")
+    assert not hubs.is_address("runs/hf")
+    for wrong in ("hf://", "hf://a", "hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a b/c"):
+        with pytest.raises(kj.UserError, match="hf://user/name"):
+            hubs.parse(wrong)
+
+
+def test_a_card_of_a_run_has_its_samples_and_figures(tmp_path):
+    run, bundle = tmp_path / "run", _bundle(names=("<b>cat</b>", "a|b", "[x](http://y)", "`z`", *"456789"))
+    (run / "samples").mkdir(parents=True)
+    (run / "evaluation").mkdir()
+    (run / "config.json").write_text("{}")
+    (run / "samples" / "step_0000002.png").write_bytes(b"early")
+    (run / "samples" / "step_0000004.png").write_bytes(b"picture")
+    (run / "samples" / "step_0000009.png").write_bytes(b"of other weights")
+    record = {
+        "metrics": {"class_accuracy": 0.9}, "intervals": {"class_accuracy": [0.8, 0.95]},
+        "samples": {"count": 500, "weights": {"which": "ema", "step": 4}}, "extractor": {"name": "judge"},
+    }  # fmt: skip
+    (run / "evaluation" / "evaluation.json").write_text(json.dumps(record))
+    of_run = Bundle(**{**bundle.__dict__, "origin": run})
+    kj.export(of_run, tmp_path / "art")
+    card = (tmp_path / "art" / "README.md").read_text()
+    assert (tmp_path / "art" / "samples.png").read_bytes() == b"picture"
+    assert "| class\\_accuracy | 0.9 [0.8, 0.95] |" in card
+    for markup in ("<b>", "a|b |", "[x](", "| `z`"):
+        assert markup not in card
+    assert "&lt;b&gt;cat&lt;/b&gt;" in card
+    assert kj.open_bundle(tmp_path / "art").class_names == bundle.class_names
+
+    # Of other weights, or of some classes, nothing is said that was measured on these.
+    later = Bundle(**{**of_run.__dict__, "step": 5})
+    assert "class\\_accuracy" not in kj.deploy.card.text_of(later)
+
+    # A card that its owner wrote outlives the model.
+    (tmp_path / "art" / "README.md").write_text("# Mine\n")
+    kj.export(of_run, tmp_path / "art", replace=True)
+    assert (tmp_path / "art" / "README.md").read_text() == "# Mine\n"
+    (tmp_path / "art" / "README.md").unlink()
+    kj.export(of_run, tmp_path / "art", replace=True)
+    assert (tmp_path / "art" / "README.md").read_text() == card
+    chex.assert_trees_all_equal(kj.open_bundle(tmp_path / "art").collections, bundle.collections)
