@@ -70,7 +70,7 @@ DENSE = "dit.safetensors"
 _SINGLE = ("--out", "--workdir", "--seed", "--rows", "--steps", "--weights", "--count", "--max-params", "--judge-steps")
 
 # These start processes or need packages that may not be here.
-_LEFT_OUT = ("data.workers", "train.tensorboard")
+_LEFT_OUT = ("data.workers", "train.tensorboard", "train.wandb")
 
 
 def _settings(kind: Any, prefix: str = "") -> dict[str, Any]:

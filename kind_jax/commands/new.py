@@ -14,12 +14,15 @@ from kind_jax.commands.console import Classes, check_outside, say_paths
 from kind_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from kind_jax.config import Config
     from kind_jax.data.look import Look
     from kind_jax.data.sets import Dataset
+    from kind_jax.train import pace
 
 FILE, PICTURE = "config.py", "images.png"
 _ROWS, _COLUMNS = 10, 8
 _LEAST, _MOST = 800, 20_000  # steps: with fewer a model of this kind has learnt little, with more it gains little
+_SMALL, _ENOUGH = 32, 1500  # pixels on a side that take the fewest steps to be learnt, and how many larger ones want
 _SHARE = 0.9  # of the time is for steps, the rest for checkpoints and samples
 
 
@@ -36,7 +39,8 @@ class Arguments:
     minutes: float = 10.0
     """How long a training may take on this machine; a few steps are timed to find out how many fit."""
     size: int | None = None
-    """Pixels on a side to train on; default: that of the images, at most 64."""
+    """Pixels on a side to train on; default: that of the images, at most 64; 32 where more cannot be learnt in
+    --minutes."""
     classes: Classes = ()
     """Classes to train on, by their names or numbers; default: all."""
 
@@ -63,14 +67,25 @@ def run(args: list[str]) -> int:
     chosen = {"data.size": parsed.size, "data.classes": parsed.classes or None}
     given |= {name: value for name, value in chosen.items() if value is not None}
     print(f"looking at {parsed.images} ...", flush=True)
-    config = preset("images", given)
-    dataset = open_dataset(config.data, "train")
-    for line in (*_seen(look(config.data), config), *summary(dataset), *check_capacity(config, strict=True)):
-        print(line)
-    print("timing a few steps ...", flush=True)
-    task, _ = task_of(config).bound(dataset, begins=True)
-    found = pace.measure(task, dataset)
-    fitting = found.steps(60 * parsed.minutes * _SHARE)
+
+    def proposed(given: dict[str, Any]) -> tuple[Config, Dataset, pace.Pace]:
+        config = preset("images", given)
+        dataset = open_dataset(config.data, "train")
+        for line in (*_seen(look(config.data), config), *summary(dataset), *check_capacity(config, strict=True)):
+            print(line)
+        print("timing a few steps ...", flush=True)
+        task, _ = task_of(config).bound(dataset, begins=True)
+        return config, dataset, pace.measure(task, dataset)
+
+    seconds = 60 * parsed.minutes * _SHARE
+    config, dataset, found = proposed(given)
+    if parsed.size is None and config.data.size > _SMALL and (fitting := found.steps(seconds)) < _ENOUGH:
+        print(
+            f"{fitting:,} steps fit {parsed.minutes:g} minutes at {config.data.size} x {config.data.size}, fewer than "
+            f"the {_ENOUGH:,} that pictures need, so smaller ones are proposed (--size {config.data.size} keeps them)"
+        )
+        config, dataset, found = proposed({**given, "data.size": _SMALL})
+    fitting = found.steps(seconds)
     steps = min(max(fitting // 100 * 100, _LEAST), _MOST)
     config = change(config, train={"steps": steps})
     print(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kind_jax.commands.console import option, say_run
+from kind_jax.commands.fitted import fitted
 from kind_jax.commands.given import base_config
 from kind_jax.commands.kinds import PLAIN, for_settings
 from kind_jax.config import Config, RunConfig, presets
@@ -102,6 +103,8 @@ def run(args: list[str]) -> int:
     hosts.join()
 
     config, initial = parsed.settings, None
+    if start is None and saved is None:
+        config = fitted(config, args)
     start = start or _start(config.task, None)
     if start is not None:
         config, initial = start.begin_run(config, parsed.init, directory)

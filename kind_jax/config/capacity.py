@@ -45,4 +45,23 @@ def check_capacity(config: Config, *, strict: bool) -> list[str]:
             f"warning: model.factor.learngenes and .tailors give every weight {rank} of {model.width} dimensions, "
             "fewer than an eighth; a model of that width hardly learns with so few"
         )
+    lines += _beyond_rank(config)
     return lines
+
+
+def _beyond_rank(config: Config) -> list[str]:
+    """A line about weights whose components of one class are more than their rank can be."""
+    model, found = config.model, {}
+    for name, form in model.forms.items():
+        kind = name.partition("/")[2]
+        rank, given = min(model.projection_sizes[kind]), (form.shared or 0) + form.tailors
+        if form.tailors and given > rank:
+            found[kind] = f"{(form.shared or 0)} + {form.tailors} components of a rank of {rank}"
+    if not found:
+        return []
+    name, first = next(iter(found.items()))
+    more = f" (and {len(found) - 1} other projections)" if len(found) > 1 else ""
+    return [
+        f"warning: model.factor.learngenes and .tailors give {name} {first}{more}; what is beyond the rank costs time "
+        "and adds nothing"
+    ]

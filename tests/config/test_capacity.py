@@ -32,3 +32,9 @@ def test_what_weakens_a_model_is_said():
     single, thin = check(change(FLOW, model={"size": 8, "channels": 1, "factor": {"learngenes": 4, "tailors": 2}}))
     assert "the whole image" in single
     assert "6 of 64 dimensions" in thin
+
+
+def test_components_beyond_the_rank_are_said():
+    (line,) = check(change(FLOW, model={"patch": 4, "factor": {"learngenes": 40, "tailors": 30}}))
+    assert "give qkv 40 + 30 components of a rank of 64" in line
+    assert check(change(FLOW, model={"patch": 4, "factor": {"learngenes": 40, "tailors": 24}})) == []

@@ -1,0 +1,34 @@
+"""Data that a command line chooses decide what of the model follows from them."""
+
+import dataclasses
+
+import pytest
+import tiny
+
+from kind_jax.commands.fitted import fitted
+from kind_jax.errors import UserError
+
+
+def _with(config, **data):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+
+
+def test_classes_and_images_follow_from_the_data(capsys):
+    config = _with(tiny.CONFIG, classes=(3, 7))
+    found = fitted(config, ["--data.classes", "3", "7"])
+    assert found.model.num_classes == 2
+    assert dataclasses.replace(found, model=config.model) == config  # and nothing else
+    assert "note: the data decide: model.num_classes is 2 (10 before)" in capsys.readouterr().err
+    textures = fitted(_with(tiny.CONFIG, source="textures"), ["--data.source=textures"])
+    assert textures.model.num_classes == 8
+
+
+def test_what_is_given_stays(capsys):
+    config = _with(tiny.CONFIG, classes=(3, 7))
+    assert fitted(config, []) is config
+    assert fitted(tiny.CONFIG, ["--data.source", "digits"]) is tiny.CONFIG
+    kept = fitted(config, ["--data.classes", "3", "7", "--model.num-classes", "10"])
+    assert kept is config  # which the trainer refuses, naming both
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"data.classes"):
+        fitted(_with(tiny.CONFIG, classes=("none",)), ["--data.classes", "none"])
