@@ -37,7 +37,8 @@ ROOT = documents.ROOT
 LINES = [line for path in documents.DOCUMENTS for line in documents.lines(path)]
 
 ABSENT = {
-    r"^pip install|^npm pack|^hf download|^tar xzf|^tfds build": "fetches packages or data",
+    r"^pip install|^npm pack|^hf (download|auth)|^tar xzf|^tfds build": "fetches packages or data, or logs in",
+    r"^kind-jax push|hf://": "the Hub is not here; tests/deploy/test_hub.py",
     r"^mkdir -p \$IMAGENET|^cd \$IMAGENET|\$LATENTS|\$IMAGENET|\$TFDS": "ImageNet and its latents are not here",
     r"runs/dit_|\bceleba_hq\b|\bfaces\b|^kind-jax sample one --vae": "nor are models trained on them",
     r"^gcloud ": "Cloud TPU",
