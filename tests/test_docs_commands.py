@@ -64,7 +64,7 @@ SLOW = (
     r"runs/tuned", r"runs/(assemble|modules)\b", r"\bparts\b", r"few_labels", r"\bthree_tuned\b",
     r"--optima\.policy",
     # What another document or another test runs with other numbers.
-    r"runs/(low|high|first_half|second_half)", r"sample merged\b", r"runs/(few|mixed|images)\b",
+    r"runs/(low|high)", r"sample merged\b", r"runs/(few|mixed|images)\b",
     r"runs/(routed|guided|digits_modules)\b", r"\b(new images|mine/)",
 )  # fmt: skip
 OURS, SHELL = ("python",), ("rm",)
@@ -251,7 +251,7 @@ def test_a_slow_command_runs(line, places, monkeypatch):
 def test_a_line_that_cannot_run_here_is_read(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = documents.inner(line)  # also looks for the targets of make
-    assert found or not re.search(r"kind-jax|train\.py", line.text)
+    assert found or line.words[:2] == ["pip", "install"] or not re.search(r"kind-jax|train\.py", line.text)
     for words in found:
         assert words[0] in VERBS
         if "..." not in words:
