@@ -113,6 +113,7 @@ SMALL: dict[str, dict[str, str]] = {
     r"kind-jax sample": {"--rows": "1", "--steps": "2"},
     r"kind-jax synthesize": {"--per-class": "16", "--steps": "2"},
     r"kind-jax (report|evaluate)(?!.*(runs/assemble|_student|_modules|all_digits))": {"--count": "100"},
+    r"kind-jax (report|evaluate) mine/": {"--judge-bound": "0", "--judge-steps": "20"},  # images of noise
     r"dit\.safetensors": {"--heads": "4"},
     r"convert .*--learngenes": {"--learngenes": "6", "--tailors": "2"},
     r"diffusers_dit": {"--replace": ""},  # a second way to the same artifact
