@@ -100,7 +100,8 @@ class Line:
 
 
 def valid(place: Path) -> dict[str, list[list[str]]]:
-    """Lines of every verb that need seconds; ``place`` is laid out by :func:`lay_out`."""
+    """Lines that need seconds, of every verb but ``play``, which serves until it is stopped; ``place`` is laid out by
+    :func:`lay_out`."""
     run, art, named = (str(place / name) for name in ("run", "art", "named"))
     config, dense, new = (str(place / name) for name in ("config.py", DENSE, "new"))
     stop = ["--stop-after", "1"]
@@ -152,6 +153,18 @@ def valid(place: Path) -> dict[str, list[list[str]]]:
             [run, "--count", "50", "--classes", "0-2", *judge, "--reference", f"{new}.npz", *sampler],
         ],
         "report": [[run, "--count", "100", "--out", f"{new}.html", *judge]],
+        "new": [[str(place / "a"), "--out", new, "--minutes", "1", "--size", "8"]],  # no images are there
+        "synthesize": [[art, "--per-class", "2", "--classes", "1", "--out", new, *sampler]],
+        "merge": [[run, named, "--out", new], [run, art, "--out", new, "--weights", "ema"]],
+        "distil": [[run, "--into", art, "--workdir", new, *stop]],
+        "divide": [[art, "--out", new, "--modules", "2"]],
+        # Of models that are not here, or of none.
+        "zip": [[run, art, "--out", new]],
+        "modules": [[run]],
+        "assemble": [[run, "--out", new]],
+        "caption": [[run, "--out", f"{new}.png"]],
+        "latents": [["--data.source", "digits", "--vae", str(place / "a"), "--out", new]],
+        "push": [[art, "nobody", "--private"]],
         "plan": [["--config", config, "--mesh", "1x1", "--chip", "v5e", "--out", f"{new}.json", "--mfu", "0.3"]],
     }
 
@@ -216,6 +229,8 @@ def _damage(rng: np.random.Generator, args: list[str], place: Path) -> str:
     files = {"run": ("run/config.json", "run/metrics.jsonl"), "art": ("art",), "named": ("named",)}
     files |= {"config.py": ("settings.json",), DENSE: (DENSE,)}
     named = [name for name in files if str(place / name) in args[1:]]
+    if not named:
+        return "(nothing to damage)"
     name = _pick(rng, files[_pick(rng, named)])
     path = place / name
     if name in ("art", "named"):

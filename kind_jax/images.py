@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from kind_jax.config.check import is_whole, require
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_bytes
 
@@ -47,8 +48,7 @@ def grid(
         minimum.
     """
     for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("pad", pad, 0)):
-        if value < least:
-            raise UserError(f"{name} of an image grid is {value}, but it must be {least} or more.")
+        require(is_whole(value) and value >= least, f"{name} of an image grid", value, f"{least} or more")
     pixels = to_uint8(images) if images.dtype != np.uint8 else np.asarray(images)
     count, height, width, channels = pixels.shape
     if count == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ _CHOOSE = ("source", "path", "name", "classes", "protocol", "size", "channels")
 def fitted(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """``config`` whose model has the classes and the images of data that ``args`` choose.
 
-    A setting of the model that ``args`` give stays as it is. What is changed is said on standard error.
+    A setting of the model that ``args`` give stays as it is. What is changed is said.
 
     Raises:
       UserError: the data cannot be opened, or the model cannot have such images.
@@ -40,7 +39,7 @@ def fitted(config: RunConfig, args: Sequence[str]) -> RunConfig:
     if not other:
         return config
     said = ", ".join(f"model.{name} is {value} ({getattr(model, name)} before)" for name, value in other.items())
-    print(f"note: the data decide: {said}", file=sys.stderr)
+    print(f"note: the data decide: {said}")
     if "num_classes" in other and getattr(model, "groups", None) is not None:
         other["groups"] = None
     return dataclasses.replace(config, model=dataclasses.replace(model, **other))  # pyright: ignore[reportCallIssue,reportArgumentType]

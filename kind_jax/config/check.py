@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import numbers
+import os
 import re
 import typing
+import unicodedata
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import pydantic
@@ -35,7 +38,7 @@ def require(condition: bool, field: str, found: object, wanted: str) -> bool:
     """
     if condition:
         return True
-    value = repr(found)
+    value = " ".join(repr(found).split())  # an array's has lines
     sentence = f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}."
     problems = _here.get()
     if problems is None:
@@ -121,6 +124,19 @@ def check_seed(seed: object, name: str = "seed") -> int:
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether something is an int, of Python or NumPy; a bool is none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_path(value: object, name: str, wanted: str = "the path of a folder") -> Path:
+    """A path, given as text or as one.
+
+    Raises:
+      UserError: it is neither, empty, or no path that a file can have.
+    """
+    require(isinstance(value, str | os.PathLike) and bool(str(value)), name, value, wanted)
+    clean = not any(unicodedata.category(c) == "Cc" for c in str(value))
+    short = all(len(part.encode("utf-8", "replace")) <= 255 for part in Path(str(value)).parts)
+    require(clean and short, name, value, f"{wanted}, without control characters and names of more than 255 bytes")
+    return Path(value)  # pyright: ignore[reportArgumentType]
 
 
 def check_choice(value: object, choices: Any, name: str) -> None:

@@ -169,7 +169,7 @@ def coca(name: str, **settings: Any) -> CoCaConfig:
       UserError: there is none of this name.
     """
     if name not in _SIZES:
-        raise UserError(f"the model is {name!r}, but it must be one of {', '.join(_SIZES)}.")
+        raise UserError(f"the model is {name!r:.100}, but it must be one of {', '.join(_SIZES)}.")
     image, text = _SIZES[name]
     sizes: dict[str, Any] = {"image": image, "text": text, "multimodal": text}
     sizes |= {"embedding": text.width, "pooler_heads": text.heads}

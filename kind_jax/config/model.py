@@ -92,10 +92,11 @@ def dit(name: str, **settings: Any) -> ModelConfig:
     Raises:
       UserError: the size or the patch is not one of DiT's.
     """
+    require(isinstance(name, str), "name", name, "a size and a patch, like XL/2")
     size, _, patch = name.partition("/")
     if size not in _SIZES or patch not in ("2", "4", "8"):
         raise UserError(
-            f"the model is {name!r}, but it must be one of {', '.join(_SIZES)} with /2, /4 or /8, like 'B/2'."
+            f"the model is {name!r:.100}, but it must be one of {', '.join(_SIZES)} with /2, /4 or /8, like 'B/2'."
         )
     width, depth, heads = _SIZES[size]
     sizes: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "patch": int(patch)}

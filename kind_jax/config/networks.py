@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-from kind_jax.config.check import STRICT, gathered, require
+from kind_jax.config.check import STRICT, gathered, is_whole, require
 from kind_jax.config.classifier import ClassifierConfig
 from kind_jax.config.factored import Contraction, FactorConfig, Transformer
 from kind_jax.config.roles import Role
@@ -312,9 +312,12 @@ def vit(name: str, **settings: Any) -> ViTConfig:
     Raises:
       UserError: the size is none of ViT's.
     """
+    require(isinstance(name, str), "name", name, "a size and a patch, like B/16")
     size, _, patch = name.partition("/")
     if size not in _VITS or not patch.isdecimal():
-        raise UserError(f"the model is {name!r}, but it must be one of {', '.join(_VITS)} with a patch, like 'B/16'.")
+        raise UserError(
+            f"the model is {name!r:.100}, but it must be one of {', '.join(_VITS)} with a patch, like 'B/16'."
+        )
     width, depth, heads = _VITS[size]
     sizes: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "patch": int(patch)}
     sizes |= {"size": 224, "num_classes": 1000}
@@ -329,6 +332,7 @@ def resnet(depth: int, **settings: Any) -> ResNetConfig:
     Raises:
       UserError: there is none of this depth.
     """
+    require(is_whole(depth), "depth", depth, "a number of layers, like 50")
     sizes: dict[str, Any] = {"depth": depth}
     sizes |= {"size": 224, "num_classes": 1000} if depth in _BLOCKS else {}
     return ResNetConfig(**(sizes | settings))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kind_jax.config.check import require
 from kind_jax.config.run import RunConfig, load_file
 from kind_jax.errors import UserError
 
@@ -35,8 +36,7 @@ def preset(name: str, given: Mapping[str, Any] | None = None) -> Any:
       UserError: there is none, or it does not go with what is given.
     """
     found = {file.stem: file for file in _files()}
-    if name not in found:
-        raise UserError(f"the preset is {name!r:.200}, but it must be one of {_names(found)}.")
+    require(isinstance(name, str) and name in found, "the preset", name, f"one of {_names(found)}")
     return load_file(found[name], given)
 
 

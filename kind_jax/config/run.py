@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import pydantic
 
-from kind_jax.config.check import STRICT, change, gathered, require, together
+from kind_jax.config.check import STRICT, change, check_path, gathered, require, together
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.faster import GuidanceConfig, RoutingConfig
 from kind_jax.config.model import ModelConfig
@@ -150,7 +150,7 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> RunCo
     Raises:
       UserError: the file is absent, has no ``get_config``, fails, or returns something else than the config of a run.
     """
-    path = Path(path)
+    path = check_path(path, "path", "the path of a Python file")
     if not path.is_file():
         raise UserError(f"--config is {str(path)!r}, but no such file exists.")
     spec = importlib.util.spec_from_file_location(f"kind_jax_config_{path.stem}", path)

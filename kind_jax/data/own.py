@@ -141,7 +141,10 @@ class _Source:
 def _dataset(given: Records, names: tuple[str, ...], split: str, flip: bool, version: str) -> Dataset:
     has_both = hasattr(given, "__len__") and hasattr(given, "__getitem__")
     require(has_both, split, given, "something with __len__ and __getitem__")
-    count = len(given)
+    try:
+        count = len(given)
+    except TypeError as e:  # an array of no dimension
+        raise UserError(f"{split} has no length: {e}.") from e
     require(count > 0, f"len({split})", count, "1 or more")
     shape = _first(given, split)
     source: Any = _Source(records=given, classes=len(names), shape=shape, split=split)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from jaxtyping import Float, Int
 from kind_jax import adapters, finite, model, partition, sampling
 from kind_jax.classes import ClassList, labels_of, numbers_of, readable
 from kind_jax.config import Config, RunConfig, SamplerConfig, is_of
-from kind_jax.config.check import check_choice, check_seed, require
+from kind_jax.config.check import check_choice, check_path, check_seed, require
 from kind_jax.deploy import artifact, card, hub
 from kind_jax.deploy.class_mixture import gate_of
 from kind_jax.deploy.record import Composition
@@ -211,7 +210,7 @@ def open_bundle(
       UserError: neither a run nor an artifact, damaged files, a weight that is not finite, or a class that it does not
         know or serve.
     """
-    path = _path(path, "path")
+    path = check_path(path, "path")
     if weights is not None:
         check_choice(weights, Choice, "weights")
     if hub.is_address(path):
@@ -246,7 +245,7 @@ def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> d
     """
     check_bundle(bundle, kind=RunConfig)
     return artifact.write(
-        _path(directory, "directory"),
+        check_path(directory, "directory"),
         config=bundle.config,
         collections=bundle.collections,
         groups=bundle.groups,
@@ -257,11 +256,6 @@ def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> d
         replace=replace,
         beside=card.beside(bundle),
     )
-
-
-def _path(value: object, name: str) -> Path:
-    require(isinstance(value, str | os.PathLike) and bool(str(value)), name, value, "the path of a folder")
-    return Path(value)  # pyright: ignore[reportArgumentType]
 
 
 def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.Weights | None) -> Bundle:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kind_jax.config import FactorConfig, ModelConfig, Projection
 from kind_jax.deploy import cost
-from kind_jax.deploy.bundle import Bundle
+from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.deploy.decomposition import HEADER as HEADER
 from kind_jax.deploy.decomposition import Decomposed
 from kind_jax.deploy.decomposition import picture as picture
@@ -58,6 +58,7 @@ def decompose(
       UserError: the model has components already, lacks classes, or has weights that are not finite; a number or name
         that is not possible; a result that this machine's memory has no room for.
     """
+    check_bundle(bundle)
     model = bundle.config.model
     _check_source(bundle)
     target = target_of(model, learngenes, tailors, groups, tuple(projections), seed)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config import Config, DataConfig
-from kind_jax.config.check import check_choice, require
+from kind_jax.config.check import check_choice, check_path, require
 from kind_jax.config.training import PackagedSource
 from kind_jax.deploy.bundle import Bundle, open_bundle, with_data
 from kind_jax.deploy.hub import beside
@@ -117,8 +117,8 @@ def evaluate(
     Raises:
       UserError: an argument that does not fit, no real images to compare with, or a judge that is too often wrong.
     """
-    require(isinstance(source, str | Path) and bool(str(source)), "source", source, "the path of a run or an artifact")
-    require(out is None or isinstance(out, str | Path), "out", out, "the path of a folder or None")
+    source = check_path(source, "source", "the path of a run or an artifact")
+    out = None if out is None else check_path(out, "out")
     for name, value in (("count", count), ("seed", seed), ("batch", batch), ("steps", steps)):
         whole = isinstance(value, int) and not isinstance(value, bool)
         require(whole or (name == "steps" and value is None), name, value, "a whole number")
@@ -144,7 +144,7 @@ def evaluate(
         bundle = open_bundle(source, classes=classes, weights=weights, kind=Config)
         bundle = with_data(bundle, None if data_path is None else Path(data_path))
         chosen = None if classes is None else numbers_of(classes, bundle.class_names)
-        return measured(Path(source), bundle, settings, chosen, None if out is None else Path(out))[0]
+        return measured(source, bundle, settings, chosen, out)[0]
 
 
 @contextlib.contextmanager

@@ -66,9 +66,10 @@ def load_extractor(spec: str, shape: tuple[int, int, int]) -> UserExtractor:
     except UserError:
         raise
     except Exception as e:
-        raise UserError(f"--extractor is {spec!r}, but {function}() failed: {type(e).__name__}: {e}.") from e
+        raise UserError(f"--extractor is {spec!r:.200}, but {function}() failed: {type(e).__name__}: {e}.") from e
     if not callable(call):
-        raise UserError(f"--extractor is {spec!r}, but {function}() returned {type(call).__name__}, not a callable.")
+        what = type(call).__name__
+        raise UserError(f"--extractor is {spec!r:.200}, but {function}() returned {what}, not a callable.")
     probe = _checked(call, name, np.full((1, *shape), -1.0, np.float32))
     file = getattr(module, "__file__", None)
     digest = hashlib.sha256(Path(file).read_bytes() if file else b"")
@@ -84,10 +85,10 @@ def _find(spec: str) -> tuple[ModuleType, str, str]:
     where, colon, function = spec.partition(":")
     file = Path(spec) if spec.endswith(".py") else None
     if file is not None and not file.is_file():
-        raise UserError(f"--extractor is {spec!r}, but no such file exists.")
+        raise UserError(f"--extractor is {spec!r:.200}, but no such file exists.")
     if file is None and not (where and colon and function):
         raise UserError(
-            f"--extractor is {spec!r}, but it must be judge, inception, efficientnet-lite0, a Python file, or "
+            f"--extractor is {spec!r:.200}, but it must be judge, inception, efficientnet-lite0, a Python file, or "
             "module:function."
         )
     try:
@@ -98,9 +99,9 @@ def _find(spec: str) -> tuple[ModuleType, str, str]:
     except UserError:
         raise
     except Exception as e:
-        raise UserError(f"--extractor is {spec!r}, but loading it failed: {type(e).__name__}: {e}.") from e
+        raise UserError(f"--extractor is {spec!r:.200}, but loading it failed: {type(e).__name__}: {e}.") from e
     if not callable(getattr(module, function, None)):
-        raise UserError(f"--extractor is {spec!r}, but it has no function {function}().")
+        raise UserError(f"--extractor is {spec!r:.200}, but it has no function {function}().")
     return module, function, name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kind_jax.config import Config, RunConfig
-from kind_jax.config.check import check_choice
+from kind_jax.config.check import check_choice, check_path
 from kind_jax.deploy import bundle as bundles
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
@@ -37,6 +37,7 @@ def convert(source: str | Path, origin: Origin, **told: Any) -> Bundle:
     from kind_jax.interchange import incoming, incoming_classifier, incoming_coca
 
     check_choice(origin, Origin, "origin")
+    source = check_path(source, "source", "the path of a state dict, or of a folder of diffusers")
     readers = {
         "dit": incoming.load_dit,
         "diffusers": incoming.load_diffusers,

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from kind_jax import __version__, partition
 from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config import SamplerConfig
-from kind_jax.config.check import check_seed, is_whole, require
+from kind_jax.config.check import check_path, check_seed, is_whole, require
 from kind_jax.deploy.bundle import Bundle, check_bundle
 from kind_jax.errors import UserError
 from kind_jax.evaluating.generate import Drawing
@@ -97,7 +97,7 @@ def synthesize(
         )
     agreement = None if agree is None else Agreement.of(agree, names, drawing.shape)
     settings = _settings(drawing, agreement, int(per_class))
-    folder = Path(directory)
+    folder = check_path(directory, "directory")
     _check_outside(bundle, folder)
     if (recipe := check_folder(folder, settings)) is not None and _whole(folder, names, per_class):
         return recipe

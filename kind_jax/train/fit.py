@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
-from kind_jax.config.check import check_choice, is_whole, require
+from kind_jax.config.check import check_choice, check_path, is_whole, require
 from kind_jax.data import own
 from kind_jax.data.own import OwnData
 from kind_jax.train.loop import Summary, train
@@ -44,8 +44,7 @@ def fit(
       UserError: the folder, the data set, the mesh or a setting does not fit.
     """
     require(isinstance(config, RunConfig), "config", config, "settings, as kind_jax.preset(name) gives")
-    named = isinstance(directory, str | Path) and bool(str(directory))
-    require(named, "directory", directory, "the path of a folder")
+    directory = check_path(directory, "directory")
     require(data is None or isinstance(data, OwnData), "data", data, "what kind_jax.records(...) gives, or None")
     whole = stop_after is None or (is_whole(stop_after) and stop_after >= 1)
     require(whole, "stop_after", stop_after, "1 or more")

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from kind_jax.config import Config, DataConfig, TransferConfig
-from kind_jax.config.check import require
+from kind_jax.config.check import check_path, is_whole, require
 from kind_jax.data.own import OwnData, as_config
 from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import Bundle, check_bundle
@@ -33,13 +33,15 @@ def transfer_config(
       UserError: there is no such model, the data cannot be opened, or a setting that does not fit.
     """
     if not isinstance(source, Bundle):
-        config = begun(config_of(Path(source)))
+        config = begun(config_of(check_path(source, "source", "a bundle, or the path of a run or an artifact")))
     else:
         check_bundle(source, "source")
         config = begun(source.config)
     if method is not None:
+        require(isinstance(method, str), "method", method, "the name of a method, like kind")
         config = dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, method=method))  # pyright: ignore[reportArgumentType]
     if steps is not None:
+        require(is_whole(steps), "steps", steps, "a whole number")
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     if isinstance(data, OwnData):
         config = dataclasses.replace(config, data=as_config(config.data, data.train))

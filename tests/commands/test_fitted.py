@@ -18,7 +18,7 @@ def test_classes_and_images_follow_from_the_data(capsys):
     found = fitted(config, ["--data.classes", "3", "7"])
     assert found.model.num_classes == 2
     assert dataclasses.replace(found, model=config.model) == config  # and nothing else
-    assert "note: the data decide: model.num_classes is 2 (10 before)" in capsys.readouterr().err
+    assert "note: the data decide: model.num_classes is 2 (10 before)" in capsys.readouterr().out
     textures = fitted(_with(tiny.CONFIG, source="textures"), ["--data.source=textures"])
     assert textures.model.num_classes == 8
 
@@ -29,6 +29,6 @@ def test_what_is_given_stays(capsys):
     assert fitted(tiny.CONFIG, ["--data.source", "digits"]) is tiny.CONFIG
     kept = fitted(config, ["--data.classes", "3", "7", "--model.num-classes", "10"])
     assert kept is config  # which the trainer refuses, naming both
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match=r"data.classes"):
         fitted(_with(tiny.CONFIG, classes=("none",)), ["--data.classes", "none"])
