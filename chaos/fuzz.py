@@ -116,7 +116,7 @@ def fuzz_headers(artifact: Path, scratch: Path, cases: int, seed: int) -> Outcom
     from kind_jax.deploy.bundle import open_bundle
 
     def bits(folder: Path) -> str:
-        from kind_jax.evaluating.generate import weights_sha256
+        from kind_jax.partition import weights_sha256
 
         return weights_sha256(open_bundle(folder).collections)
 

@@ -141,3 +141,14 @@ def _check_alike(first: Mapping[str, Any], *others: Mapping[str, Any], what: str
 
     for other in others:
         check_like(jax.tree.map(row, dict(other)), jax.tree.map(row, dict(first)), f"the source's {what}")
+
+
+def weights_sha256(collections: Collections) -> str:
+    """SHA-256 over names, dtypes, shapes and values of all arrays."""
+    digest = hashlib.sha256()
+    for collection, tree in sorted(collections.items()):
+        for name, leaf in sorted(flatten(tree).items()):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{collection}/{name} {array.dtype.name} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ from kind_jax.classifying.commands import transfer as classifier_transfer
 from kind_jax.commands import train
 from kind_jax.config import presets
 from kind_jax.kinds import KINDS
-from kind_jax.transferring import settings
+from kind_jax.transferring import whole
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -92,7 +92,7 @@ def parse(words: list[str], monkeypatch) -> Any:
 
     with monkeypatch.context() as patch:
         patch.setattr(tyro, "cli", stop)
-        patch.setattr(settings, "config_of", settings_of)
+        patch.setattr(whole, "settings_of", lambda source, *kind: settings_of(source))
         patch.setattr(train, "_start", lambda *given: None)
         patch.setattr(classifier_transfer, "_source", lambda args: (Path(args[0]), settings_of(Path(args[0]))))
         module = f"kind_jax.commands.{words[0]}"

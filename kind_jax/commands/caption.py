@@ -61,7 +61,9 @@ def run(args: list[str]) -> int:
     for name, value in (("--top-k", parsed.top_k), ("--top-p", parsed.top_p)):
         if value is not None and parsed.temperature is None:
             raise UserError(f"{name} is {value}, but it must not be given without --temperature.")
-    out = parsed.out or _default(parsed.source)
+    from kind_jax.deploy.hub import result_of
+
+    out = parsed.out or result_of(parsed.source, "captions.png")
     if out.suffix != ".png":
         raise UserError(f"--out is {str(out)!r}, but it must end in .png.")
     listed = out.with_suffix(".jsonl")
@@ -90,10 +92,3 @@ def run(args: list[str]) -> int:
         print(f"  ... and {len(lines) - _SHOWN} more")
     say_paths("written", {"picture": out, "captions": listed})
     return 0
-
-
-def _default(source: Path) -> Path:
-    from kind_jax.deploy.hub import beside
-
-    inside = (source / "config.json").is_file()
-    return source / "captions.png" if inside else beside(source, "captions.png")

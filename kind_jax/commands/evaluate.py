@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from kind_jax.commands.console import Classes, chosen, say_paths, table, typed
+from kind_jax.commands.sampler import SamplerArguments
 from kind_jax.config import Config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(SamplerArguments):
     """Measure samples against real images: Fréchet distance, precision, recall, class accuracy.
 
     The same command continues after an interruption.
@@ -43,25 +44,12 @@ class Arguments:
     classes: Classes = ()
     """Classes by number, range or name, like 3,7 or 0-4 or cat,dog, equally often; default: all that the model serves.
     What reads as a number is a number, also where it is another class's name."""
-    seed: int = 0
-    """Seed of the noise."""
-    steps: int | None = None
-    """Sampler steps; default: as configured."""
-    guidance: float | None = None
-    """Classifier-free guidance scale; default: as configured."""
-    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
-    """Sampler; default: as configured."""
-    weights: Literal["ema", "raw"] | None = None
-    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
     batch: int = 256
     """Images drawn at a time, over all devices; the noise depends on it."""
     judge_steps: int | None = None
     """Training steps of the judge; default: by the number of images, as report."""
     judge_bound: float | None = None
     """Share of held-out real images that the judge must be right on, or it is refused; default: 0.8."""
-    vae: Path | None = None
-    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
-    if its folder exists."""
 
 
 def run(args: list[str]) -> int:

@@ -37,7 +37,7 @@ def run(args: list[str]) -> int:
     from kind_jax.config import ModelConfig
     from kind_jax.deploy import anatomy, cost
     from kind_jax.deploy.bundle import open_bundle
-    from kind_jax.deploy.hub import beside
+    from kind_jax.deploy.hub import result_of
     from kind_jax.files import atomic_write_bytes
     from kind_jax.nn.contraction import choose
     from kind_jax.plots import energy_bars
@@ -93,8 +93,7 @@ def run(args: list[str]) -> int:
     )  # fmt: skip
     if (rows := _rows(bundle.config)) is not None:
         print(rows)
-    inside = parsed.source / "energy.png" if (parsed.source / "config.json").is_file() else None
-    out = parsed.out or inside or beside(parsed.source, "energy.png")
+    out = parsed.out or result_of(parsed.source, "energy.png")
     try:
         atomic_write_bytes(out, energy_bars(anatomy.as_bars(layers)))
     except UserError as e:

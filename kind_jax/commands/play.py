@@ -7,18 +7,19 @@ import os
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from kind_jax.commands.console import Classes, chosen, typed
+from kind_jax.commands.sampler import SamplerArguments
 from kind_jax.config import Config
 from kind_jax.config.check import check_seed
 from kind_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(SamplerArguments):
     """Open a page on this machine to choose classes, mix tailors and watch sizes; Ctrl-C ends it."""
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -26,19 +27,6 @@ class Arguments:
     classes: Classes = ()
     """Classes that the page offers, by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model
     serves. What reads as a number is a number, also where it is another class's name."""
-    seed: int = 0
-    """Seed of the noise, to begin with."""
-    steps: int | None = None
-    """Sampler steps, to begin with; default: as configured."""
-    guidance: float | None = None
-    """Classifier-free guidance scale, to begin with; default: as configured."""
-    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
-    """Sampler; default: as configured."""
-    weights: Literal["ema", "raw"] | None = None
-    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
-    vae: Path | None = None
-    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
-    if its folder exists."""
     judge: Path | None = None
     """Classifier that measures the pictures, a file that report or evaluate wrote; default: judge.safetensors in the
     run, if it is there."""
@@ -63,14 +51,12 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.playing import judging
     from kind_jax.playing.page import build
-    from kind_jax.vae import pictures
 
     bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights, kind=Config)
     chosen(asked, bundle.class_names)  # says where a number is the name of another class
-    changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
-    sampler = dataclasses.replace(bundle.config.sampler, **changes)
-    bundle = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, sampler=sampler))
-    judge, vae = judging.find(bundle, parsed.judge), pictures.choose(parsed.vae, bundle.config)
+    config = dataclasses.replace(bundle.config, sampler=parsed.sampler_of(bundle.config))
+    bundle = dataclasses.replace(bundle, config=config)
+    judge, vae = judging.find(bundle, parsed.judge), parsed.vae_of(bundle.config)
     with tempfile.TemporaryDirectory(prefix="kind-jax-play-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # its copies of downloads go with ours
         page = build(bundle, seed=parsed.seed, judge=judge, vae=vae, folder=Path(folder))

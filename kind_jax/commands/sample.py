@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from kind_jax.commands.console import Classes, check_png, chosen, say_paths, typed
+from kind_jax.commands.sampler import SamplerArguments
 from kind_jax.config import Config
 from kind_jax.config.check import check_seed
 from kind_jax.errors import UserError
@@ -17,7 +18,7 @@ _MOST_ROWS = 10_000  # of one picture; evaluate draws more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(SamplerArguments):
     """Draw a grid of images, one column for each class."""
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -29,19 +30,6 @@ class Arguments:
     """Images of each class."""
     out: Path | None = None
     """PNG file to write; default: samples.png in the run, or beside the artifact."""
-    seed: int = 0
-    """Seed of the noise."""
-    steps: int | None = None
-    """Sampler steps; default: as configured."""
-    guidance: float | None = None
-    """Classifier-free guidance scale; default: as configured."""
-    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
-    """Sampler; default: as configured."""
-    weights: Literal["ema", "raw"] | None = None
-    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
-    vae: Path | None = None
-    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
-    if its folder exists."""
 
 
 def run(args: list[str]) -> int:
@@ -57,15 +45,12 @@ def run(args: list[str]) -> int:
     import numpy as np
 
     from kind_jax.deploy.bundle import open_bundle
-    from kind_jax.deploy.hub import beside
+    from kind_jax.deploy.hub import result_of
     from kind_jax.images import grid, save_png
-    from kind_jax.vae import decode_in_batches, pictures
+    from kind_jax.vae import decode_in_batches
 
     bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights, kind=Config)
-    changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
-    sampler = dataclasses.replace(bundle.config.sampler, **changes)
-    dataclasses.replace(bundle.config, sampler=sampler)  # refuses a sampler that does not fit the diffusion process
-    vae = pictures.choose(parsed.vae, bundle.config)
+    sampler, vae = parsed.sampler_of(bundle.config), parsed.vae_of(bundle.config)
     classes = chosen(asked, bundle.class_names)
     columns = classes or bundle.served
     labels = np.tile(np.array(columns, np.int32), parsed.rows)
@@ -73,8 +58,7 @@ def run(args: list[str]) -> int:
     if vae is not None:
         images = decode_in_batches(vae, images)
     name = "samples.png" if classes is None else f"samples_{'_'.join(map(str, classes))[:60]}.png"
-    inside = parsed.source / name if (parsed.source / "config.json").is_file() else None
-    out = parsed.out or inside or beside(parsed.source, name)
+    out = parsed.out or result_of(parsed.source, name)
     visible = images if images.shape[-1] in (1, 3) else images[..., :3]
     save_png(out, grid(visible, len(columns), scale=-(-48 // images.shape[1])))
     names = ", ".join(bundle.class_names[c] for c in columns)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from kind_jax.commands.console import Classes, check_outside, chosen, say_paths, typed
+from kind_jax.commands.sampler import SamplerArguments
 from kind_jax.config import Config
 from kind_jax.config.check import check_seed, require
 from kind_jax.errors import UserError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(SamplerArguments):
     """Draw images of every class into a folder, for training on them (data.mix).
 
     The same command continues after an interruption, and does nothing where all is drawn; with more images of each
@@ -37,19 +38,6 @@ class Arguments:
     classes: Classes = ()
     """Classes by number, range or name, like 3,7 or 0-4 or cat,dog; default: all that the model serves. What reads as a
     number is a number, also where it is another class's name."""
-    seed: int = 0
-    """Seed of the noise."""
-    steps: int | None = None
-    """Sampler steps; default: as configured."""
-    guidance: float | None = None
-    """Classifier-free guidance scale; default: as configured."""
-    method: Literal["ddpm", "ddim", "euler", "heun"] | None = None
-    """Sampler; default: as configured."""
-    weights: Literal["ema", "raw"] | None = None
-    """Moving average or last weights of a run; default: the moving average, or what the artifact holds."""
-    vae: Path | None = None
-    """diffusers folder of the VAE that decodes a latent model's samples; default: that of the run's config (data.vae)
-    if its folder exists."""
     agree: Path | None = None
     """A classifier, a run or an artifact (runs/NAME/best has a run's best weights): only images in which it sees the
     class that they were drawn for are kept."""
@@ -76,19 +64,17 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy.bundle import open_bundle
     from kind_jax.synthesis.make import synthesize
     from kind_jax.synthesis.store import GRID
-    from kind_jax.vae import pictures
 
     before = _written(parsed.out / RECIPE)
     bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights, kind=Config)
-    changes = {n: getattr(parsed, n) for n in ("steps", "guidance", "method") if getattr(parsed, n) is not None}
     recipe = synthesize(
         bundle,
         parsed.out,
         per_class=parsed.per_class,
         classes=chosen(asked, bundle.class_names),
         seed=parsed.seed,
-        sampler=dataclasses.replace(bundle.config.sampler, **changes),
-        vae=pictures.choose(parsed.vae, bundle.config),
+        sampler=parsed.sampler_of(bundle.config),
+        vae=parsed.vae_of(bundle.config),
         agree=None if parsed.agree is None else _classifier(parsed.agree),
         attempts=parsed.attempts,
     )

@@ -84,6 +84,7 @@ def run(args: list[str]) -> int:
     start = None
     if init is not None or (directory / "config.json").is_file():
         start = _start(base.task, init)
+    given = base
     if start is not None:
         base = start.defaults(base, None if init is None else Path(init), directory)
     with together():
@@ -103,7 +104,7 @@ def run(args: list[str]) -> int:
     hosts.join()
 
     config, initial = parsed.settings, None
-    if start is None and saved is None:
+    if init is None and saved is None and base is given:  # no model of another run has decided it
         config = fitted(config, args)
     start = start or _start(config.task, None)
     if start is not None:

@@ -41,13 +41,14 @@ def run(args: list[str]) -> int:
     asks_help = bool({"-h", "--help"} & set(args))
     if not asks_help and (not args or args[0].startswith("-")):
         raise UserError("the source must come first, a run or an artifact: kind-jax transfer SOURCE --workdir DIR ...")
-    from kind_jax.transferring.settings import begun, config_of, of_other_source, with_classes, with_method
+    from kind_jax.transferring.settings import begun, of_other_source, with_classes, with_method
+    from kind_jax.transferring.whole import settings_of
 
     source = Path() if asks_help else Path(args[0])
     path = option(args, "--config")
     base = Config()
     if not (asks_help or path):
-        base = begun(config_of(source))
+        base = begun(settings_of(source, Config, "the source"))
     base = base_config(Arguments, args, base)
     if path is None and option(args, "--data.source") not in (None, base.data.source):
         base = of_other_source(base)

@@ -131,9 +131,9 @@ class DataConfig:
             require(len(self.classes) > 0, "data.classes", self.classes, "at least one class")
             require(len(set(self.classes)) == len(self.classes), "data.classes", self.classes, "free of repetitions")
         if self.source == "own":
-            for name, default in (("classes", None), ("protocol", None), ("path", None)):
+            for name in ("classes", "protocol", "path"):
                 value = getattr(self, name)
-                require(value == default, f"data.{name}", value, f"{default} for data.source 'own'")
+                require(value is None, f"data.{name}", value, "None for data.source 'own'")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

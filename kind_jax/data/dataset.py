@@ -77,7 +77,7 @@ def _open(config: DataConfig, split: Literal["train", "test"]) -> Dataset:
     if config.source == "latents":
         return _open_latents(config, split)
     if config.source == own.SOURCE:
-        return own.open_own(split)
+        return dataclasses.replace(own.open_own(split), flip=config.flip)
     return _open_prepared(config, split)
 
 

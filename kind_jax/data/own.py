@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
+from kind_jax.config import DataConfig
 from kind_jax.config.check import is_whole, require
 from kind_jax.data.decode import to_float
 from kind_jax.data.sets import MEMORY_LIMIT, Dataset, MemorySource
@@ -43,9 +44,7 @@ class OwnData:
     test: Dataset | None = None
 
 
-def records(
-    train: Records, class_names: Sequence[str], *, test: Records | None = None, flip: bool = False, version: str = ""
-) -> OwnData:
+def records(train: Records, class_names: Sequence[str], *, test: Records | None = None, version: str = "") -> OwnData:
     """A data set of records that this program has.
 
     Records that fit in memory are read once, here; of more, the first is looked at, and the others are read when a
@@ -55,7 +54,6 @@ def records(
       train: what is trained on: anything with ``__len__`` and ``__getitem__``, see :class:`Records`.
       class_names: a name for each class, in the order of their numbers.
       test: held-out records, for those kinds of runs that measure on them.
-      flip: whether training batches mirror half of the images.
       version: of records that do not fit in memory, so that a run refuses to go on with others; those in memory are
         told apart by their content.
 
@@ -69,8 +67,8 @@ def records(
     require(len(set(names)) == len(names), "class_names", names, "free of repetitions")
     check_names(names, "class_names")
     return OwnData(
-        train=_dataset(train, names, "train", flip, version),
-        test=None if test is None else _dataset(test, names, "test", flip, version),
+        train=_dataset(train, names, "train", version),
+        test=None if test is None else _dataset(test, names, "test", version),
     )
 
 
@@ -138,7 +136,7 @@ class _Source:
         }
 
 
-def _dataset(given: Records, names: tuple[str, ...], split: str, flip: bool, version: str) -> Dataset:
+def _dataset(given: Records, names: tuple[str, ...], split: str, version: str) -> Dataset:
     has_both = hasattr(given, "__len__") and hasattr(given, "__getitem__")
     require(has_both, split, given, "something with __len__ and __getitem__")
     try:
@@ -154,11 +152,11 @@ def _dataset(given: Records, names: tuple[str, ...], split: str, flip: bool, ver
         content = {"sha256": source.sha256()}
     else:
         content = {"version": version}
-    classes = {"classes": list(names)}
-    told = {"name": SOURCE, "split": split, "records": count, "content": content, **classes, "image_shape": list(shape)}
-    return Dataset(
-        source=source, class_names=names, all_names=names, image_shape=shape, fingerprint=told, flip=flip
-    )  # fmt: skip
+    told = {
+        "name": SOURCE, "split": split, "records": count, "content": content, "classes": list(names),
+        "image_shape": list(shape),
+    }  # fmt: skip
+    return Dataset(source=source, class_names=names, all_names=names, image_shape=shape, fingerprint=told)
 
 
 def _first(given: Any, split: str) -> tuple[int, int, int]:
@@ -200,12 +198,14 @@ def _image(value: Any, where: str) -> Float32[np.ndarray, "H W C"]:
     return image.astype(np.float32)
 
 
-def as_config(data: Any, dataset: Dataset) -> Any:
-    """A DataConfig of ``dataset``, with what ``data`` says of reading: the seed, and how classes are grouped."""
+def as_config(data: DataConfig, dataset: Dataset) -> DataConfig:
+    """``data`` whose source is ``dataset``: how records are chosen and batched stays, where they were does not.
+
+    Raises:
+      UserError: the images are not square, or have other channels than grey or colour.
+    """
     height, width, channels = dataset.image_shape
     require(height == width, "the shape of the images", dataset.image_shape, "square")
     require(channels in (1, 3), "the channels of the images", channels, "1 (grey) or 3 (colour)")
-    return type(data)(
-        source=SOURCE, size=height, channels=channels, seed=data.seed, flip=dataset.flip, workers=data.workers,
-        per_class=data.per_class,
-    )  # fmt: skip
+    nowhere = {"path": None, "name": None, "classes": None, "protocol": None, "held_out": 0.0, "latent_scale": None}
+    return dataclasses.replace(data, source=SOURCE, size=height, channels=channels, **nowhere)  # pyright: ignore[reportArgumentType]

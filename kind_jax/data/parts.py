@@ -86,9 +86,10 @@ def labels_of(source: Source) -> Int[np.ndarray, " N"]:
     """The class of each record; -1 of one that cannot be read. A source that does not know them reads every record."""
     if isinstance(source, MemorySource | FolderSource):
         return source.labels
-    assert isinstance(source, RecordSource)
     blocks = [range(i, min(i + _BLOCK, len(source))) for i in range(0, len(source), _BLOCK)]
-    return np.asarray([label for block in blocks for label in source.labels_of(block)], np.int32)
+    if isinstance(source, RecordSource):
+        return np.asarray([label for block in blocks for label in source.labels_of(block)], np.int32)
+    return np.concatenate([source.gather(block)["label"] for block in blocks])
 
 
 def only(source: Source, rows: Int[np.ndarray, " M"]) -> Source:

@@ -36,6 +36,8 @@ def among(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
     Raises:
       UserError: a class is none, or has no record.
     """
+    if identities(dataset.source) is None:
+        raise UserError("data.only is given, but this source's records cannot be divided; it must be None.")
     names = dataset.class_names
     typed = [Typed("data.only", (one,)).among(names) if isinstance(one, str) else (one,) for one in classes]
     numbers = numbers_of([number for several in typed for number in several], names, "data.only")

@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 from kind_jax import partition
 from kind_jax.config import Config, is_of
 from kind_jax.deploy import cost
+from kind_jax.deploy.manifest import CARD_FILES
 from kind_jax.errors import UserError
+from kind_jax.kinds import product_of
+from kind_jax.partition import weights_sha256
+from kind_jax.train.checkpoint import read_meta
+from kind_jax.train.run import load_config
 from kind_jax.untrusted import documents
 from kind_jax.untrusted.regular import read_small
 
 if TYPE_CHECKING:
     from kind_jax.deploy.bundle import Bundle
 
-CARD, PICTURE = "README.md", "samples.png"
+CARD, PICTURE = CARD_FILES
 REPOSITORY = "USER/NAME"  # in a card that is not on the Hub yet
 _MARK = "<!-- Written by kind_jax and replaced with the model. Remove this line to keep a card of your own. -->"
 _UNLICENSED = "unknown"
@@ -41,12 +46,9 @@ def beside(bundle: Bundle) -> dict[str, bytes]:
 
 
 def kept(directory: Path) -> dict[str, bytes]:
-    """The card of an artifact that is about to be replaced, where its owner wrote it."""
-    path = directory / CARD
-    if not path.is_file():
-        return {}
-    content = read_small(path, _MOST_BYTES)
-    return {} if _MARK.encode() in content else {CARD: content}
+    """The card of an artifact where its owner wrote it, and the picture beside it; nothing where it is ours."""
+    found = {name: read_small(directory / name, _MOST_BYTES) for name in CARD_FILES if (directory / name).is_file()}
+    return found if CARD in found and _MARK.encode() not in found[CARD] else {}
 
 
 def on_the_hub(text: str, repository: str, license: str | None) -> str:
@@ -178,21 +180,19 @@ def _row(name: str, value: Any, interval: Any) -> str:
 
 def _record(bundle: Bundle) -> Mapping[str, Any] | None:
     path = bundle.origin / "evaluation" / "evaluation.json"
-    if bundle.composition is not None or not _of_run(bundle) or not path.is_file():
+    if not _of_run(bundle) or not path.is_file():
         return None
     try:
         record = documents.parse(read_small(path, _MOST_BYTES), path)
-        of = record["samples"]["weights"]
-        same = (of["which"], of["step"]) == (bundle.weights, bundle.step)
+        measured = record["samples"]["weights"]["sha256"]
     except (UserError, KeyError, TypeError):
         return None
-    return record if same else None
+    return record if measured == weights_sha256(bundle.collections) else None
 
 
 def _picture(bundle: Bundle) -> bytes | None:
     """What the run drew last before the step of these weights, where they have all of its classes."""
-    whole = len(bundle.served) == len(bundle.class_names)
-    if bundle.composition is not None or not whole or not _of_run(bundle):
+    if not _of_run(bundle) or len(bundle.served) < len(bundle.class_names):
         return None
     last = f"step_{bundle.step:07d}.png"
     drawn = sorted(p for p in (bundle.origin / "samples").glob("step_*.png") if p.is_file() and p.name <= last)
@@ -200,4 +200,12 @@ def _picture(bundle: Bundle) -> bytes | None:
 
 
 def _of_run(bundle: Bundle) -> bool:
-    return (bundle.origin / "config.json").is_file()
+    """Whether the bundle is the model of a run as it was opened, not one that was made of it."""
+    if bundle.composition is not None or not (bundle.origin / "config.json").is_file():
+        return False
+    try:
+        model = product_of(load_config(bundle.origin)).model
+        names = read_meta(bundle.origin / "checkpoints", bundle.step)["class_names"]
+    except (UserError, KeyError, TypeError, AttributeError):
+        return False
+    return model == bundle.config.model and tuple(names) == bundle.class_names

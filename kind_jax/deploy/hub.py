@@ -11,9 +11,10 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from kind_jax.classes import ClassList, numbers_of
+from kind_jax.config import RunConfig
 from kind_jax.config.check import require
 from kind_jax.deploy import card
-from kind_jax.deploy.manifest import MANIFEST, group_file, listed
+from kind_jax.deploy.manifest import MANIFEST, group_file, listed, read_manifest
 from kind_jax.errors import UserError
 from kind_jax.untrusted.text import printable
 
@@ -55,18 +56,17 @@ def fetch(address: str | PurePath, classes: ClassList | None = None) -> Path:
         it does not know, or the Hub cannot be reached.
     """
     repository, revision = parse(address)
-    path, library = manifest_file(address), _library()
+    path = manifest_file(address)
+    manifest = listed(path)  # whose files are those of an artifact, and of no other names
+    needed = set(manifest.groups)
+    if classes is not None:
+        numbers = numbers_of(classes, manifest.class_names)
+        needed = {manifest.config.model.group_of_class[c] for c in numbers}  # pyright: ignore[reportAttributeAccessIssue]
+    others = {group_file(group) for group in manifest.groups if group not in needed}
     with _refusals(repository, revision):
-        manifest = listed(path)
-        needed = set(manifest.groups)
-        if classes is not None:
-            numbers = numbers_of(classes, manifest.class_names)
-            needed = {manifest.config.model.group_of_class[c] for c in numbers}  # pyright: ignore[reportAttributeAccessIssue]
-        others = {group_file(group) for group in manifest.groups if group not in needed}
-        commit = path.parent.name
         for name in manifest.files:
-            if name not in others:
-                library.hf_hub_download(repository, name, revision=commit)
+            if name not in others:  # all of the revision that the manifest is of, which its folder is named after
+                _library().hf_hub_download(repository, name, revision=path.parent.name)
     return path.parent
 
 
@@ -82,10 +82,11 @@ def manifest_file(address: str | PurePath) -> Path:
         return Path(library.hf_hub_download(repository, MANIFEST, revision=revision))
 
 
-def beside(source: Path, name: str) -> Path:
-    """Where a result goes that has no place of its own: beside an artifact; of one on the Hub, in this folder."""
-    stem = parse(source)[0].partition("/")[2] if is_address(source) else source.name
-    return Path(f"{stem}_{name}") if is_address(source) else source.parent / f"{stem}_{name}"
+def result_of(source: Path, name: str) -> Path:
+    """Where a result goes by default: in a run, or beside an artifact; of one on the Hub, in the current folder."""
+    if is_address(source):
+        return Path(f"{parse(source)[0].partition('/')[2]}_{name}")
+    return source / name if (source / "config.json").is_file() else source.parent / f"{source.name}_{name}"
 
 
 def push(
@@ -115,7 +116,7 @@ def push(
     """
     from kind_jax.deploy.bundle import check_bundle, export
 
-    check_bundle(bundle, kind=_any())
+    check_bundle(bundle, kind=RunConfig)
     require(isinstance(repository, str), "repository", repository, "user/name")
     name, revision = parse(repository)
     require(revision is None, "repository", repository, "user/name, without a revision")
@@ -138,15 +139,13 @@ def push(
 
 
 def _card_of(bundle: Bundle) -> str | None:
-    """The card that the owner of an artifact has written."""
-    kept = card.kept(bundle.origin)
+    """The card that its owner has written, where ``bundle`` is an artifact as it was opened."""
+    if not (bundle.origin / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(bundle.origin)
+    same = manifest.composition == bundle.composition and manifest.class_names == bundle.class_names
+    kept = card.kept(bundle.origin) if same else {}
     return kept[card.CARD].decode("utf-8", "replace") if kept else None
-
-
-def _any() -> Any:
-    from kind_jax.config import RunConfig
-
-    return RunConfig
 
 
 def _library() -> Any:

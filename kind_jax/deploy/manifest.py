@@ -126,8 +126,9 @@ def listed(path: Path) -> Manifest:
     """
     manifest = _parse(path)
     _check_itself(manifest, path)
+    _check_names(manifest, path)
     _check_arrays(manifest, path)
-    return manifest
+    return dataclasses.replace(manifest, config=without_path(manifest.config, whole=True))
 
 
 def _held(config: RunConfig) -> ModuleType | None:
@@ -160,6 +161,7 @@ def read_manifest(directory: Path, *, alone: bool = False) -> Manifest:
     path = directory / MANIFEST
     manifest = _parse(path)
     _check_itself(manifest, path)
+    _check_names(manifest, path)
     _check_files(manifest, directory, CARD_FILES if alone else (*_BESIDE, *CARD_FILES))
     _check_arrays(manifest, path)
     # A path on somebody else's machine says nothing on this one, where data would be written to it.
@@ -257,15 +259,18 @@ def _check_itself(manifest: Manifest, path: Path) -> None:
                 raise UserError(f"{path} is damaged: its composition has the name '{printable(text, 40)}'.")
 
 
-def _check_files(manifest: Manifest, directory: Path, beside: Sequence[str]) -> None:
-    """The files are those listed, plain ones, of the sizes listed; files of tailors may be absent."""
+def _check_names(manifest: Manifest, path: Path) -> None:
+    """The files listed are those that an artifact of this config can have."""
     names = {shared_file(name) for name in _SHARED} | {group_file(g) for g in manifest.groups}
-    path = directory / MANIFEST
     for name, info in manifest.files.items():
         if name not in names:
             raise UserError(f"{path} lists '{printable(name)}', against its own config.")
         if not _SHA256.match(info.sha256):
             raise UserError(f"{path} is damaged: the sha256 of '{name}' is not one.")
+
+
+def _check_files(manifest: Manifest, directory: Path, beside: Sequence[str]) -> None:
+    """The files are those listed, plain ones, of the sizes listed; files of tailors may be absent."""
     found = _scan(directory)
     for extra in sorted(set(found) - set(manifest.files) - {MANIFEST, *beside}):
         raise UserError(f"{directory} holds '{printable(extra)}', which its {MANIFEST} does not list; remove it.")

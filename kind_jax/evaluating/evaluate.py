@@ -11,10 +11,10 @@ from typing import Any, Literal, cast, get_args
 
 from kind_jax.classes import ClassList, numbers_of
 from kind_jax.config import Config, DataConfig
-from kind_jax.config.check import check_choice, check_path, require
+from kind_jax.config.check import check_choice, check_path, is_whole, require
 from kind_jax.config.training import PackagedSource
 from kind_jax.deploy.bundle import Bundle, open_bundle, with_data
-from kind_jax.deploy.hub import beside
+from kind_jax.deploy.hub import result_of
 from kind_jax.errors import UserError
 from kind_jax.evaluating import efficientnet, evaluation, inception_net
 from kind_jax.evaluating.evaluation import Data
@@ -89,7 +89,11 @@ def evaluate(
     method: Method | None = None,
     extractor: str = "judge",
     inception_weights: str | Path | None = None,
+    efficientnet_weights: str | Path | None = None,
     reference: str | Path | None = None,
+    judge_steps: int | None = None,
+    judge_bound: float | None = None,
+    vae: str | Path | None = None,
 ) -> dict[str, Any]:
     """Draw many images of a generator and measure them against real ones, as ``kind-jax evaluate`` does.
 
@@ -109,7 +113,11 @@ def evaluate(
       extractor: who looks at the images: ``judge``, ``inception``, ``efficientnet-lite0``, a Python file or
         ``module:function`` (the latter two run that code).
       inception_weights: file of Inception's weights, for ``inception``.
+      efficientnet_weights: of EfficientNet-Lite0; None are those of the package that the extra ``teachers`` installs.
       reference: an .npz file of images or statistics as ADM's, in place of real images.
+      judge_steps: of the judge's training; None is by the number of images.
+      judge_bound: share of held-out images that the judge must be right on; None is 0.8.
+      vae: folder of the autoencoder that decodes a latent model's samples; None is that of the config, if it exists.
 
     Returns:
       The record, as evaluation.json has it: ``metrics``, their 95 % ``intervals``, the ``baseline`` of held-out images.
@@ -119,30 +127,29 @@ def evaluate(
     """
     source = check_path(source, "source", "the path of a run or an artifact")
     out = None if out is None else check_path(out, "out")
-    for name, value in (("count", count), ("seed", seed), ("batch", batch), ("steps", steps)):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        require(whole or (name == "steps" and value is None), name, value, "a whole number")
-    number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
-    require(guidance is None or number, "guidance", guidance, "a number or None")
+    for name, value in (("count", count), ("seed", seed), ("batch", batch)):
+        require(is_whole(value), name, value, "a whole number")
+    for name, value in (("steps", steps), ("judge_steps", judge_steps)):
+        require(value is None or is_whole(value), name, value, "a whole number or None")
+    for name, value in (("guidance", guidance), ("judge_bound", judge_bound)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        require(value is None or number, name, value, "a number or None")
     require(isinstance(extractor, str), "extractor", extractor, "a name or a path, as text")
-    for name, value in (
-        ("data", data),
-        ("data_path", data_path),
-        ("inception_weights", inception_weights),
-        ("reference", reference),
-    ):
-        require(value is None or isinstance(value, str | Path), name, value, "a path or None")
     if method is not None:
         check_choice(method, Method, "method")
+    paths = {
+        "inception_weights": inception_weights, "efficientnet_weights": efficientnet_weights, "reference": reference,
+        "vae": vae, "data_path": data_path,
+    }  # fmt: skip
+    found = {name: None if path is None else check_path(path, name, "a path or None") for name, path in paths.items()}
+    where = found.pop("data_path")
     with _arguments():
         settings = Settings(
             count=count, seed=seed, batch=batch, steps=steps, guidance=guidance, method=method, extractor=extractor,
-            data=None if data is None else str(data),
-            inception_weights=None if inception_weights is None else Path(inception_weights),
-            reference=None if reference is None else Path(reference),
+            data=None if data is None else str(check_path(data, "data", "a path, the name of a data set, or None")),
+            judge_steps=judge_steps, judge_bound=judge_bound, **found,
         )  # fmt: skip
-        bundle = open_bundle(source, classes=classes, weights=weights, kind=Config)
-        bundle = with_data(bundle, None if data_path is None else Path(data_path))
+        bundle = with_data(open_bundle(source, classes=classes, weights=weights, kind=Config), where)
         chosen = None if classes is None else numbers_of(classes, bundle.class_names)
         return measured(source, bundle, settings, chosen, out)[0]
 
@@ -201,7 +208,7 @@ def measured(
     if isinstance(reference, ReferenceFile):
         reference.check(extractor)
 
-    out = out or _default_folder(source)
+    out = out or result_of(source, "evaluation")
     compared = details.pop("name"), str(settings.reference) if settings.reference else settings.data
     check_record(out, *compared)
     check_folder(out, plan.settings)  # before the lock, which creates the folder
@@ -228,11 +235,6 @@ def _data(settings: Settings, config: DataConfig, shape: tuple[int, int, int]) -
         raise UserError(f"--data is {settings.data!r}, but a folder is for models of square images, not {shape}.")
     given = DataConfig(source="folder", path=settings.data, size=shape[0], channels=shape[2], flip=config.flip)  # pyright: ignore[reportArgumentType]
     return Data(config=given, path=settings.data)
-
-
-def _default_folder(source: Path) -> Path:
-    inside = (source / "config.json").is_file()
-    return source / "evaluation" if inside else beside(source, "evaluation")
 
 
 def _given(settings: Settings, shape: tuple[int, int, int]) -> tuple[Extractor | None, dict[str, Any], int]:

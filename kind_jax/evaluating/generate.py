@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ class Drawing:
                 "which": bundle.weights,
                 "ema_rate": bundle.config.train.ema if bundle.weights == "ema" else None,
                 "step": bundle.step,
-                "sha256": weights_sha256(bundle.collections),
+                "sha256": partition.weights_sha256(bundle.collections),
             },
             "model": dataclasses.asdict(bundle.config.model),
             "diffusion": dataclasses.asdict(bundle.config.diffusion),
@@ -125,17 +124,6 @@ class Plan(Drawing):
             "labels": "image i shows classes[i % number of classes]",
             "batch": self.batch,
         }
-
-
-def weights_sha256(collections: partition.Collections) -> str:
-    """SHA-256 over names, dtypes, shapes and values of all arrays."""
-    digest = hashlib.sha256()
-    for collection, tree in sorted(collections.items()):
-        for name, leaf in sorted(partition.flatten(tree).items()):
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{collection}/{name} {array.dtype.name} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def open_shards(plan: Plan, folder: Path) -> Shards:

@@ -8,9 +8,8 @@ from pathlib import Path
 from kind_jax.config import Config, DataConfig, TransferConfig
 from kind_jax.config.check import check_path, is_whole, require
 from kind_jax.data.own import OwnData, as_config
-from kind_jax.deploy import artifact
 from kind_jax.deploy.bundle import Bundle, check_bundle
-from kind_jax.train.run import load_config
+from kind_jax.transferring import whole
 
 
 def transfer_config(
@@ -33,7 +32,8 @@ def transfer_config(
       UserError: there is no such model, the data cannot be opened, or a setting that does not fit.
     """
     if not isinstance(source, Bundle):
-        config = begun(config_of(check_path(source, "source", "a bundle, or the path of a run or an artifact")))
+        path = check_path(source, "source", "a bundle, or the path of a run or an artifact")
+        config = begun(whole.settings_of(path, Config, "the source"))
     else:
         check_bundle(source, "source")
         config = begun(source.config)
@@ -50,17 +50,6 @@ def transfer_config(
     if data is not None:
         config = dataclasses.replace(config, data=data)
     return with_classes(config)
-
-
-def config_of(source: Path) -> Config:
-    """The config that a run or an artifact was trained with.
-
-    Raises:
-      UserError: there is none, or it is of another kind.
-    """
-    if (source / artifact.MANIFEST).is_file():
-        return artifact.read_manifest(source).config
-    return load_config(source, Config)
 
 
 def begun(old: Config) -> Config:

@@ -18,8 +18,9 @@ from kind_jax import partition
 from kind_jax.config import Config, ModelConfig, RunConfig, is_of
 from kind_jax.config.roles import COMPUTED, WHOLE, compare, settings_with
 from kind_jax.data.dataset import open_dataset
-from kind_jax.deploy import artifact
+from kind_jax.deploy import artifact, hub
 from kind_jax.deploy.bundle import Bundle, check_bundle, open_bundle
+from kind_jax.deploy.manifest import listed
 from kind_jax.errors import UserError
 from kind_jax.kinds import product_of
 from kind_jax.partition import TAILORS, fingerprint
@@ -61,7 +62,7 @@ def begin_run(
 
 
 def settings_of(source: Path, kind: type[C] = Config, name: str = "--init") -> C:
-    """The config of a run or an artifact, without opening its weights.
+    """The config of a run or an artifact, also of one on the Hub, without opening its weights.
 
     Args:
       kind: what it must be.
@@ -70,7 +71,9 @@ def settings_of(source: Path, kind: type[C] = Config, name: str = "--init") -> C
     Raises:
       UserError: it is neither, or of another kind.
     """
-    if (source / artifact.MANIFEST).is_file():
+    if hub.is_address(source):
+        config = listed(hub.manifest_file(source)).config
+    elif (source / artifact.MANIFEST).is_file():
         config = artifact.read_manifest(source).config
     elif (source / "config.json").is_file():
         config = product_of(load_config(source))

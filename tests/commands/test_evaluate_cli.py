@@ -8,6 +8,7 @@ import pytest
 import tiny
 from PIL import Image
 
+import kind_jax as kj
 from kind_jax import sampling
 from kind_jax.cli import main
 from kind_jax.deploy import artifact
@@ -40,6 +41,16 @@ def out(art, optimised_judge):
 
 def read(folder):
     return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_the_function_measures_what_the_command_does(art, out, tmp_path):
+    record = kj.evaluate(str(art), out=tmp_path / "e", count=50, batch=32, judge_steps=40, judge_bound=0.5)
+    assert record["metrics"] == read(out)["metrics"]
+    assert json.loads(json.dumps(record)) == read(tmp_path / "e")
+    with pytest.raises(kj.UserError, match=r"^judge_steps is 0, but it must be 1 or more, for the judge alone"):
+        kj.evaluate(art, judge_steps=0)
+    with pytest.raises(kj.UserError, match=r"^extractor is inception, but inception_weights is not given"):
+        kj.evaluate(art, extractor="inception")
 
 
 def test_the_record_names_everything_that_moves_the_figures(out):

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import tiny
 
+from kind_jax.cli import main
 from kind_jax.commands.fitted import fitted
 from kind_jax.errors import UserError
+from kind_jax.train.run import load_config
 
 
 def _with(config, **data):
@@ -32,3 +34,12 @@ def test_what_is_given_stays(capsys):
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match=r"data.classes"):
         fitted(_with(tiny.CONFIG, classes=("none",)), ["--data.classes", "none"])
+
+
+def test_the_same_command_goes_on(tmp_path, capsys):
+    steps = ("--train.steps", "2", "--train.batch", "8", "--model.width", "16", "--model.heads", "2")
+    line = ["train", "--config", "digits", "--data.classes", "3", "7", *steps, "--workdir", str(tmp_path / "run")]
+    assert main([*line, "--stop-after", "1"]) == 0
+    assert main(line) == 0
+    assert "finished at step 2 of 2" in capsys.readouterr().out
+    assert load_config(tmp_path / "run").model.num_classes == 2

@@ -58,6 +58,27 @@ def test_what_is_proposed_trains_and_is_explained(images, tmp_path, timed, capsy
         assert sheet.size == (8 * 64 + 7 * 2, 2 * 64 + 2)
 
 
+def test_smaller_pictures_are_proposed_where_larger_ones_cannot_be_learnt(tmp_path, monkeypatch, capsys):
+    for name in "ab":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (48, 48), (i, 0, 0)).save(tmp_path / "images" / name / f"{i}.png")
+    monkeypatch.setattr(pace, "measure", lambda task, data: pace.Pace(first=0.0, step=data.image_shape[0] / 100))
+
+    def proposed(*more):
+        out = tmp_path / f"mine{len(more)}{''.join(more)[-2:]}"
+        assert cli.main(["new", str(tmp_path / "images"), "--out", str(out), *more]) == 0
+        return load_file(out / "config.py"), capsys.readouterr().out
+
+    config, told = proposed()
+    assert (config.model.size, config.data.size, config.train.steps) == (32, 32, 1600)
+    assert "1,125 steps fit 10 minutes at 48 x 48, fewer than the 1,500 that pictures need" in told
+    assert proposed("--size", "48")[0].train.steps == 1100
+    config, told = proposed("--minutes", "14")
+    assert (config.model.size, config.train.steps) == (48, 1500)
+    assert "smaller ones are proposed" not in told
+
+
 def test_a_slow_machine_and_few_images_are_said(images, tmp_path, timed, capsys):
     args = [
         "new",

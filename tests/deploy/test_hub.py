@@ -1,21 +1,32 @@
 """Sharing on the Hub: a model goes there in one commit, and a device fetches only what it serves."""
 
+import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import chex
+import jax
 import pytest
 import tiny
+from deploy import hub_server
 
 import kind_jax as kj
+from kind_jax import sealed
+from kind_jax.deploy import card as cards
 from kind_jax.deploy import hub as hubs
 from kind_jax.deploy.bundle import Bundle
+from kind_jax.partition import weights_sha256
+from kind_jax.train.run import save_config
+from kind_jax.untrusted import documents
 
-pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
-hub_server = pytest.importorskip("deploy.hub_server")
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("huggingface_hub") is None, reason="pip install 'kind-jax[hub]' installs huggingface_hub"
+)
 
 
 def _bundle(classes=10, names=None) -> Bundle:
@@ -37,6 +48,7 @@ def _run(address, folder, *args):
     )  # fmt: skip
 
 
+@installed
 def test_a_model_is_pushed_in_one_commit_and_fetched_in_parts(tmp_path, monkeypatch):
     hub, bundle = hub_server.Hub(), _bundle()
     kj.export(bundle, tmp_path / "art")
@@ -107,20 +119,26 @@ def test_addresses():
             hubs.parse(wrong)
 
 
-def test_a_card_of_a_run_has_its_samples_and_figures(tmp_path):
-    run, bundle = tmp_path / "run", _bundle(names=("<b>cat</b>", "a|b", "[x](http://y)", "`z`", *"456789"))
-    (run / "samples").mkdir(parents=True)
-    (run / "evaluation").mkdir()
-    (run / "config.json").write_text("{}")
-    (run / "samples" / "step_0000002.png").write_bytes(b"early")
-    (run / "samples" / "step_0000004.png").write_bytes(b"picture")
-    (run / "samples" / "step_0000009.png").write_bytes(b"of other weights")
+def _run_of(folder, bundle):
+    """The folder of a run that ``bundle`` was opened from, as far as its card reads it."""
+    (folder / "samples").mkdir(parents=True)
+    (folder / "evaluation").mkdir()
+    save_config(folder, bundle.config)
+    for step, content in ((2, b"early"), (4, b"picture"), (9, b"of other weights")):
+        (folder / "samples" / f"step_{step:07d}.png").write_bytes(content)
     record = {
         "metrics": {"class_accuracy": 0.9}, "intervals": {"class_accuracy": [0.8, 0.95]},
-        "samples": {"count": 500, "weights": {"which": "ema", "step": 4}}, "extractor": {"name": "judge"},
+        "samples": {"count": 500, "weights": {"sha256": weights_sha256(bundle.collections)}},
+        "extractor": {"name": "judge"},
     }  # fmt: skip
-    (run / "evaluation" / "evaluation.json").write_text(json.dumps(record))
-    of_run = Bundle(**{**bundle.__dict__, "origin": run})
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(record))
+
+
+def test_a_card_of_a_run_has_its_samples_and_figures(tmp_path, monkeypatch):
+    run, bundle = tmp_path / "run", _bundle(names=("<b>cat</b>", "a|b", "[x](http://y)", "`z`", *"456789"))
+    _run_of(run, bundle)
+    monkeypatch.setattr(cards, "read_meta", lambda *_: {"class_names": list(bundle.class_names)})
+    of_run = dataclasses.replace(bundle, origin=run)
     kj.export(of_run, tmp_path / "art")
     card = (tmp_path / "art" / "README.md").read_text()
     assert (tmp_path / "art" / "samples.png").read_bytes() == b"picture"
@@ -130,15 +148,53 @@ def test_a_card_of_a_run_has_its_samples_and_figures(tmp_path):
     assert "&lt;b&gt;cat&lt;/b&gt;" in card
     assert kj.open_bundle(tmp_path / "art").class_names == bundle.class_names
 
-    # Of other weights, or of some classes, nothing is said that was measured on these.
-    later = Bundle(**{**of_run.__dict__, "step": 5})
-    assert "class\\_accuracy" not in kj.deploy.card.text_of(later)
+    # Of models that were made of it, and of other weights, nothing is said that was measured on these.
+    other = jax.tree.map(lambda a: a + 1, bundle.collections)
+    for made in (
+        kj.drop(of_run, [1]), kj.grow_fresh(of_run, ["new"], seed=0), kj.compose(of_run, classes=[1]).bundle,
+        dataclasses.replace(of_run, collections=other),
+    ):  # fmt: skip
+        assert "accuracy" not in cards.text_of(made)
+    for made in (kj.drop(of_run, [1]), kj.grow_fresh(of_run, ["new"], seed=0), kj.compose(of_run, classes=[1]).bundle):
+        assert set(cards.beside(made)) == {"README.md"}
 
-    # A card that its owner wrote outlives the model.
+    # A card that its owner wrote outlives the model, with the picture in it.
     (tmp_path / "art" / "README.md").write_text("# Mine\n")
+    (tmp_path / "art" / "samples.png").write_bytes(b"mine")
     kj.export(of_run, tmp_path / "art", replace=True)
     assert (tmp_path / "art" / "README.md").read_text() == "# Mine\n"
+    assert (tmp_path / "art" / "samples.png").read_bytes() == b"mine"
     (tmp_path / "art" / "README.md").unlink()
     kj.export(of_run, tmp_path / "art", replace=True)
     assert (tmp_path / "art" / "README.md").read_text() == card
     chex.assert_trees_all_equal(kj.open_bundle(tmp_path / "art").collections, bundle.collections)
+
+
+def test_the_card_of_another_model_or_folder_is_not_pushed(tmp_path, monkeypatch):
+    kj.export(_bundle(), tmp_path / "art")
+    (tmp_path / "art" / "README.md").write_text("# Mine\n")
+    opened = kj.open_bundle(tmp_path / "art")
+    assert hubs._card_of(opened) == "# Mine\n"
+    assert hubs._card_of(kj.compose(opened, classes=[1]).bundle) is None
+    assert hubs._card_of(kj.grow_fresh(opened, ["new"], seed=0)) is None
+    monkeypatch.chdir(tmp_path)  # of a model of one's own loop, whose origin is no folder
+    (tmp_path / "README.md").write_text("# Of a project\n")
+    assert hubs._card_of(dataclasses.replace(opened, origin=Path())) is None
+
+
+def test_no_file_is_asked_for_that_an_artifact_cannot_have(tmp_path, monkeypatch):
+    kj.export(_bundle(), tmp_path / "art")
+    path = tmp_path / "art" / "kind.json"
+    fields = documents.parse(sealed.opened(path.read_bytes(), path), path)
+    fields["files"]["../../somewhere.safetensors"] = fields["files"]["learngenes.safetensors"]
+    sealed.write(path, fields)
+    asked = []
+
+    def download(repository, name, revision=None):
+        asked.append(name)
+        return str(path)
+
+    monkeypatch.setattr(hubs, "_library", lambda: types.SimpleNamespace(hf_hub_download=download))
+    with pytest.raises(kj.UserError, match=r"lists '../../somewhere.safetensors', against its own config"):
+        kj.open_bundle("hf://user/name")
+    assert asked == ["kind.json"]

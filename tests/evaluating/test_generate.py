@@ -12,8 +12,9 @@ from kind_jax import sampling
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
 from kind_jax.evaluating import adm
-from kind_jax.evaluating.generate import Plan, batches, generate, open_shards, weights_sha256
+from kind_jax.evaluating.generate import Plan, batches, generate, open_shards
 from kind_jax.evaluating.pixels import quantise
+from kind_jax.partition import weights_sha256
 
 CONFIG = tiny.change(tiny.CONFIG, sampler={"steps": 2, "guidance": 1.5})
 BUNDLE = Bundle(

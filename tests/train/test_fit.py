@@ -8,8 +8,10 @@ import pytest
 import tiny
 
 import kind_jax as kj
+from kind_jax.data import own
 from kind_jax.data.own import records
 from kind_jax.train.metrics import read_metrics
+from kind_jax.train.run import load_config
 
 
 class Pairs:
@@ -140,3 +142,20 @@ def test_other_arguments_are_refused(tmp_path):
     with pytest.raises(kj.UserError, match=r"shape of the images is .*, but it must be square"):
         kj.fit(_config(), tmp_path / "a", data=kj.records([(np.zeros((4, 5), np.uint8), 0)], ["a"]))
     assert not (tmp_path / "a").exists()
+
+
+def test_what_the_config_says_of_reading_stays(tmp_path, monkeypatch):
+    data = kj.records(Pairs(), ["even", "odd"])
+    config = kj.change(_config(), data={"validation": 0.25, "flip": True, "only": ("odd",), "seed": 3})
+    kj.fit(config, tmp_path / "run", data=data)
+    saved = load_config(tmp_path / "run").data
+    assert (saved.source, saved.validation, saved.flip, saved.only, saved.seed) == ("own", 0.25, True, ("odd",), 3)
+    with own.given(data):
+        train, held_out = (kj.open_dataset(saved, split) for split in ("train", "validation"))
+    assert (len(train.source), len(held_out.source), train.flip) == (9, 6, True)
+    assert set(train.source.labels) == {1}
+    monkeypatch.setattr("kind_jax.data.own.MEMORY_LIMIT", 0)
+    late = kj.records(Pairs(), ["even", "odd"])
+    for name, value in (("validation", 0.25), ("only", ("odd",)), ("fraction", 0.5)):
+        with pytest.raises(kj.UserError, match=rf"data.{name}.* this source's records cannot be divided"):
+            kj.fit(kj.change(_config(), data={name: value}), tmp_path / "late", data=late)

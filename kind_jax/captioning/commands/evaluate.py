@@ -48,12 +48,13 @@ def run(args: list[str]) -> int:
     from kind_jax.captioning.show import COLUMNS, ROWS, picture
     from kind_jax.captioning.texts import spread
     from kind_jax.deploy.bundle import open_bundle, with_data
+    from kind_jax.deploy.hub import result_of
     from kind_jax.evaluating.progress import counting
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 
     evaluation.check_beams(parsed.beams)
     bundle = with_data(open_bundle(parsed.source, weights=parsed.weights), parsed.data_path)
-    out = parsed.out or _default_folder(parsed.source)
+    out = parsed.out or result_of(parsed.source, "evaluation")
     check_outside(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out is {str(out)!r}, which is a file, but it must be a folder.")
@@ -77,10 +78,3 @@ def run(args: list[str]) -> int:
     names = ("evaluation.json", "captions.jsonl", "captions.png")
     say_paths("written", {name: out / name for name in names})
     return 0
-
-
-def _default_folder(source: Path) -> Path:
-    from kind_jax.deploy.hub import beside
-
-    inside = (source / "config.json").is_file()
-    return source / "evaluation" if inside else beside(source, "evaluation")

@@ -46,6 +46,7 @@ def run(args: list[str]) -> int:
 
     from kind_jax.classifying import evaluation, pictures
     from kind_jax.deploy.bundle import with_data
+    from kind_jax.deploy.hub import result_of
     from kind_jax.evaluating.progress import counting
     from kind_jax.files import atomic_write_bytes, atomic_write_text
 
@@ -53,7 +54,7 @@ def run(args: list[str]) -> int:
     bundle, why = evaluation.open_weights(parsed.source, parsed.weights, classes)
     named(classes, bundle.class_names)
     bundle = with_data(bundle, parsed.data_path)
-    out = parsed.out or _default_folder(parsed.source)
+    out = parsed.out or result_of(parsed.source, "evaluation")
     check_outside(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out is {str(out)!r}, which is a file, but it must be a folder.")
@@ -112,10 +113,3 @@ def _data(parsed: Arguments, config: Any) -> tuple[Any, Any]:
     settings = config.model
     given = DataConfig(source="folder", path=parsed.data, size=settings.size, channels=settings.channels)
     return given, "test" if has_test_split(parsed.data) else "train"  # a plain folder of classes is all there is
-
-
-def _default_folder(source: Path) -> Path:
-    from kind_jax.deploy.hub import beside
-
-    inside = (source / "config.json").is_file()
-    return source / "evaluation" if inside else beside(source, "evaluation")
