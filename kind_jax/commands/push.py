@@ -43,7 +43,7 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy import hub
     from kind_jax.deploy.bundle import open_bundle
 
-    hub.parse(parsed.repository)  # before weights are read
+    hub.check_repository(parsed.repository)  # before weights are read
     bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
     chosen(asked, bundle.class_names)
     page = hub.push(

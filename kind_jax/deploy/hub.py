@@ -46,6 +46,18 @@ def parse(address: str | PurePath) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
+def check_repository(repository: object) -> str:
+    """The name of a repository that is to be written.
+
+    Raises:
+      UserError: it is not ``user/name``.
+    """
+    found = _REPOSITORY.match(repository) if isinstance(repository, str) else None
+    require(found is not None and found[2] is None, "repository", repository, "user/name")
+    assert found is not None
+    return found[1]
+
+
 def fetch(address: str | PurePath, classes: ClassList | None = None) -> Path:
     """The folder in the Hub's cache that holds an artifact: all shared files, and the tailors of ``classes``.
 
@@ -117,9 +129,7 @@ def push(
     from kind_jax.deploy.bundle import check_bundle, export
 
     check_bundle(bundle, kind=RunConfig)
-    require(isinstance(repository, str), "repository", repository, "user/name")
-    name, revision = parse(repository)
-    require(revision is None, "repository", repository, "user/name, without a revision")
+    name = check_repository(repository)
     library = _library()
     with tempfile.TemporaryDirectory() as scratch, _refusals(name, None):
         folder = Path(scratch) / "artifact"

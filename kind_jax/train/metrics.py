@@ -11,7 +11,7 @@ from typing import Any, Protocol, SupportsFloat, runtime_checkable
 from kind_jax import sealed
 from kind_jax.errors import UserError
 from kind_jax.files import atomic_write_bytes
-from kind_jax.train.wandb import WandbWriter
+from kind_jax.train.wandb import WandbWriter, library
 from kind_jax.untrusted import documents
 
 FILE_NAME = "metrics.jsonl"
@@ -107,6 +107,28 @@ class JsonLinesWriter:
         os.close(self._descriptor)
 
 
+def check_extras(tensorboard: bool, wandb: str | None) -> None:
+    """Refuse curves whose library is not here, before anything of a run is written.
+
+    Raises:
+      UserError: naming the extra.
+    """
+    if tensorboard:
+        _tensorboard()
+    if wandb is not None:
+        library(wandb)
+
+
+def _tensorboard() -> Any:
+    try:
+        return importlib.import_module("tensorboardX")
+    except ImportError as e:
+        raise UserError(
+            "TensorBoard output was asked for, but it needs tensorboardX, which is not installed: "
+            "pip install 'kind-jax[tensorboard]'."
+        ) from e
+
+
 class TensorBoardWriter:
     """Writes event files through tensorboardX, hiding earlier events of steps after ``resume_step``.
 
@@ -115,13 +137,7 @@ class TensorBoardWriter:
     """
 
     def __init__(self, directory: str | Path, resume_step: int = 0):
-        try:
-            tensorboard = importlib.import_module("tensorboardX")
-        except ImportError as e:
-            raise UserError(
-                "TensorBoard output was asked for, but it needs tensorboardX, which is not installed: "
-                "pip install 'kind-jax[tensorboard]'."
-            ) from e
+        tensorboard = _tensorboard()
         # A purge is asked for on resume only: in a fresh folder there is nothing to hide.
         purge = resume_step + 1 if resume_step else None
         self._writer = tensorboard.SummaryWriter(str(directory), purge_step=purge)

@@ -26,6 +26,7 @@ from kind_jax.train.extended import record
 from kind_jax.train.fits import check_memory
 from kind_jax.train.history import Found, Verification
 from kind_jax.train.layout import Layout, deal_of, described, layout_of, shard_of_class
+from kind_jax.train.metrics import check_extras
 from kind_jax.train.resume import Resume, begun, choose, restore, set_aside_refused, verification
 from kind_jax.train.run import check, save_config, with_places
 from kind_jax.train.state import TrainState
@@ -83,6 +84,8 @@ def look(config: RunConfig, directory: Path, *, fresh: bool, resume: Resume = "a
     """
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
+    if hosts.is_first():  # which writes them
+        check_extras(config.train.tensorboard, config.train.wandb)
     config = with_places(config)
     _say(f"opening the data set {_named(config)} ...")
     dataset = open_dataset(config.data, "train")

@@ -16,6 +16,20 @@ from kind_jax.untrusted.regular import read_small
 FILE = "wandb_id"  # so that a run that goes on is the same one there
 
 
+def library(project: str) -> Any:
+    """The module wandb.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as e:
+        raise UserError(
+            f"train.wandb is {project!r}, but wandb is not installed: pip install 'kind-jax[wandb]'."
+        ) from e
+
+
 class WandbWriter:
     """Logs to a project; whether online, where to and as whom follows from wandb's own environment variables.
 
@@ -28,12 +42,7 @@ class WandbWriter:
     """
 
     def __init__(self, directory: str | Path, project: str, settings: Any = None):
-        try:
-            wandb = importlib.import_module("wandb")
-        except ImportError as e:
-            raise UserError(
-                f"train.wandb is {project!r}, but wandb is not installed: pip install 'kind-jax[wandb]'."
-            ) from e
+        wandb = library(project)
         directory = Path(directory)
         if not (directory / FILE).exists():
             atomic_write_text(directory / FILE, secrets.token_hex(8))

@@ -81,7 +81,7 @@ def test_a_model_is_pushed_in_one_commit_and_fetched_in_parts(tmp_path, monkeypa
             (("sample", "hf://user/digits@old"), "has no revision 'old'"),
             (("sample", "hf://digits"), "must be hf://user/name"),
             (("sample", "hf://user/digits", "--classes", "77"), "77"),
-            (("push", "art", "digits"), "must be hf://user/name"),
+            (("push", "art", "digits"), "repository is 'digits', but it must be user/name"),
             (
                 ("push", "art", "user/digits", "--license", "My Own"),
                 "--license is 'My Own', but it must be",

@@ -105,6 +105,16 @@ def test_weights_and_biases_gets_the_curves_of_a_run_that_goes_on(tmp_path, monk
     assert logged == [(row["step"], row["loss"]) for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
 
 
+def test_a_missing_library_of_curves_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of nothing finds
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    data = kj.records(Pairs(), ["even", "odd"])
+    for settings, extra in (({"wandb": "mine"}, "wandb"), ({"tensorboard": True}, "tensorboard")):
+        with pytest.raises(kj.UserError, match=rf"pip install 'kind-jax\[{extra}\]'"):
+            kj.fit(_config(**settings), tmp_path / "run", data=data)
+        assert not (tmp_path / "run").exists()
+
+
 def test_transfer_to_own_records(tmp_path):
     data = kj.records(Pairs(), ["even", "odd"])
     kj.fit(_config(), tmp_path / "base", data=data)
