@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from chaos.outcome import Outcome
-from kind_jax.deploy import artifact
+from kind_jax.deploy import artifact, card
 from kind_jax.errors import UserError
 from kind_jax.train import history
 
@@ -17,7 +17,8 @@ def trial(checkpoints: Path, exported: Path, flips: int, seed: int) -> Outcome:
     """Flip ``flips`` bits, one at a time, half of them in the newest checkpoint of a run and half in an artifact.
 
     A file is drawn first, then a bit of it, so that small files are met as often as large ones. What is promised: the
-    file is named, every time, and without the flip everything is as before.
+    file is named, every time, and without the flip everything is as before. The card of an artifact and its picture are
+    left out: their owner may change them, and nothing of the model is in them.
     """
     newest = history.steps(checkpoints)[-1]
 
@@ -29,9 +30,10 @@ def trial(checkpoints: Path, exported: Path, flips: int, seed: int) -> Outcome:
         artifact.read(exported, manifest, manifest.groups)
         return ""
 
+    own = (card.CARD, card.PICTURE)
     rng, failures, files = np.random.default_rng(seed), [], 0
     for folder, open_ in ((checkpoints / str(newest), open_checkpoint), (exported, open_artifact)):
-        paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
+        paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size and p.name not in own)
         files += len(paths)
         for _ in range(flips // 2):
             path = paths[rng.integers(len(paths))]

@@ -182,6 +182,7 @@ def test_the_card_of_another_model_or_folder_is_not_pushed(tmp_path, monkeypatch
     assert hubs._card_of(dataclasses.replace(opened, origin=Path())) is None
 
 
+@installed
 def test_no_file_is_asked_for_that_an_artifact_cannot_have(tmp_path, monkeypatch):
     kj.export(_bundle(), tmp_path / "art")
     path = tmp_path / "art" / "kind.json"
