@@ -34,6 +34,9 @@ class Arguments:
     weights: Literal["ema", "raw", "best"] | None = None
     """Moving average, last weights, or (of a classifier) those with the best held-out accuracy of a run; default: the
     moving average, or what the artifact holds."""
+    license: str | None = None
+    """Licence that the model card of an artifact names, as the Hub identifies it, like apache-2.0; default: that of the
+    artifact it comes from, or unknown."""
     replace: bool = False
     """Replace what exists at --out, if it is of the same kind."""
 
@@ -54,7 +57,8 @@ def run(args: list[str]) -> int:
 
     bundle = open_bundle(parsed.source, classes=classes, weights=parsed.weights, kind=kind_of(parsed.to))
     chosen(classes, bundle.class_names)
-    _say(bundle, parsed, export(bundle, parsed.out, to=parsed.to, replace=parsed.replace))
+    written = export(bundle, parsed.out, to=parsed.to, replace=parsed.replace, license=parsed.license)
+    _say(bundle, parsed, written)
     return 0
 
 

@@ -28,7 +28,7 @@ class Arguments:
     weights: Literal["ema", "raw", "best"] | None = None
     """Which weights of a run; default: the moving average."""
     license: str | None = None
-    """Licence of the model, as the Hub identifies it, like apache-2.0; default: unknown."""
+    """Licence of the model, as the Hub identifies it, like apache-2.0; default: that of the artifact, or unknown."""
     private: bool = False
     """Whether a repository that is created is seen by its owner alone."""
     message: str | None = None

@@ -237,15 +237,23 @@ def open_bundle(
     return bundle
 
 
-def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> dict[str, Any]:
+def export(
+    bundle: Bundle, directory: str | Path, *, replace: bool = False, license: str | None = None
+) -> dict[str, Any]:
     """Write a bundle as an artifact; returns its manifest.
 
+    Args:
+      license: what the card says, as the Hub identifies licences; None is that of the artifact it was opened from.
+
     Raises:
-      UserError: the folder exists and is not to be replaced, or cannot be written.
+      UserError: the folder exists and is not to be replaced, or cannot be written; or the licence has another form.
     """
     check_bundle(bundle, kind=RunConfig)
+    folder = check_path(directory, "directory")
+    if replace and folder.is_dir():
+        card.check_own(card.kept(folder).get(card.CARD), license)
     return artifact.write(
-        check_path(directory, "directory"),
+        folder,
         config=bundle.config,
         collections=bundle.collections,
         groups=bundle.groups,
@@ -254,7 +262,7 @@ def export(bundle: Bundle, directory: str | Path, *, replace: bool = False) -> d
         step=bundle.step,
         composition=bundle.composition,
         replace=replace,
-        beside=card.beside(bundle),
+        beside=card.beside(bundle, license),
     )
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from kind_jax import partition
 from kind_jax.config import Config, is_of
+from kind_jax.config.check import require
 from kind_jax.deploy import cost
-from kind_jax.deploy.manifest import CARD_FILES
+from kind_jax.deploy.manifest import CARD_FILES, MANIFEST
 from kind_jax.errors import UserError
 from kind_jax.kinds import product_of
 from kind_jax.partition import weights_sha256
@@ -31,18 +32,23 @@ if TYPE_CHECKING:
 CARD, PICTURE = CARD_FILES
 REPOSITORY = "USER/NAME"  # in a card that is not on the Hub yet
 _MARK = "<!-- Written by kind_jax and replaced with the model. Remove this line to keep a card of your own. -->"
-_UNLICENSED = "unknown"
+_UNLICENSED, _NO_LICENSE = "unknown", "Not stated; ask whoever shares this model."
 _MOST_CLASSES, _MOST_BYTES = 100, 16 << 20
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:@$])")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}\Z")
+_LICENSED = re.compile(r"^license: ([a-z0-9][a-z0-9.+-]{0,63})$", re.MULTILINE)
 _TASKS = {"diffusion": "unconditional-image-generation", "classification": "image-classification"}
 
 
-def beside(bundle: Bundle) -> dict[str, bytes]:
-    """The card, and the picture in it where the run has drawn one, by the names of their files."""
+def beside(bundle: Bundle, license: str | None = None) -> dict[str, bytes]:
+    """The card, and the picture in it where the run has drawn one, by the names of their files.
+
+    Raises:
+      UserError: ``license`` has not the form of the Hub's identifiers.
+    """
     picture = _picture(bundle)
     files = {} if picture is None else {PICTURE: picture}
-    return {CARD: text_of(bundle, picture=picture is not None).encode(), **files}
+    return {CARD: text_of(bundle, picture=picture is not None, license=license).encode(), **files}
 
 
 def kept(directory: Path) -> dict[str, bytes]:
@@ -51,40 +57,45 @@ def kept(directory: Path) -> dict[str, bytes]:
     return found if CARD in found and _MARK.encode() not in found[CARD] else {}
 
 
-def on_the_hub(text: str, repository: str, license: str | None) -> str:
-    """A card of ours with the name that the model has there, and its licence; another's is left as it is.
+def check_own(text: str | bytes | None, license: str | None) -> None:
+    """Refuse a licence for a model whose card is its owner's, which nothing is written into.
 
     Raises:
-      UserError: the licence is not one of the Hub's identifiers by its form, or the card is not ours to change.
+      UserError: it is.
     """
-    if license is not None and not _LICENSE.match(license):
+    if text is not None and license is not None:
         raise UserError(
-            f"--license is {license!r:.100}, but it must be an identifier in lower case, like apache-2.0 or cc-by-4.0."
+            f"license is {license!r:.100}, but the model's {CARD} is your own, so the licence must be written there."
         )
-    if _MARK not in text:
-        if license is not None:
-            raise UserError(
-                f"--license is {license!r}, but the model's {CARD} is your own, so the licence must be written there."
-            )
-        return text
-    text = text.replace(REPOSITORY, repository)
-    if license is None:
-        return text
-    return text.replace(f"license: {_UNLICENSED}\n", f"license: {license}\n").replace(_NO_LICENSE, f"`{license}`.")
 
 
-_NO_LICENSE = "Not stated; ask whoever shares this model."
+def on_the_hub(text: str, repository: str) -> str:
+    """A card of ours with the name that the model has there; another's is left as it is."""
+    return text.replace(REPOSITORY, repository) if _MARK in text else text
 
 
-def text_of(bundle: Bundle, *, picture: bool = False) -> str:
+def text_of(bundle: Bundle, *, picture: bool = False, license: str | None = None) -> str:
     """The card as Markdown, with the Hub's metadata in front.
 
     Args:
       picture: whether the picture of samples lies beside it.
+      license: an identifier of the Hub; None is that of the artifact that the model was made of, where it has one.
+
+    Raises:
+      UserError: ``license`` has not the form of these identifiers.
     """
+    if license is not None:
+        wanted = "one of the Hub's identifiers, in lower case, like apache-2.0 or cc-by-4.0"
+        require(isinstance(license, str) and _LICENSE.match(license) is not None, "license", license, wanted)
+    license = license or _license_of(bundle.origin)
     config, names = bundle.config, [bundle.class_names[c] for c in bundle.served]
     task = _TASKS.get(config.task)
-    head = ["---", f"license: {_UNLICENSED}", "library_name: kind_jax", *([f"pipeline_tag: {task}"] if task else [])]
+    head = [
+        "---",
+        f"license: {license or _UNLICENSED}",
+        "library_name: kind_jax",
+        *([f"pipeline_tag: {task}"] if task else []),
+    ]
     head += ["tags:", "- kind", "- jax", *(["- diffusion"] if is_of(config, Config) else []), "---", "", _MARK, ""]
     count = f"{len(names)} class{'' if len(names) == 1 else 'es'}"
     title = f"# A model of {count}: {', '.join(map(plain, names[:6]))}{', …' if len(names) > 6 else ''}"
@@ -92,7 +103,7 @@ def text_of(bundle: Bundle, *, picture: bool = False) -> str:
     if picture:
         body += ["## Samples", "", f"![Samples of the model, a column for each class]({PICTURE})", ""]
     body += ["## Sizes", "", *_sizes(bundle), "", *_figures(bundle), "## Classes", "", *_classes(bundle), ""]
-    body += ["## Use", "", *_use(bundle), "", "## Licence", "", _NO_LICENSE, ""]
+    body += ["## Use", "", *_use(bundle), "", "## Licence", "", _NO_LICENSE if license is None else f"`{license}`.", ""]
     return "\n".join([*head, *body])
 
 
@@ -176,6 +187,15 @@ def _row(name: str, value: Any, interval: Any) -> str:
         raise ValueError(name)
     bounds = f" [{float(interval[0]):.4g}, {float(interval[1]):.4g}]" if interval else ""
     return f"| {plain(name[:80])} | {number:.4g}{bounds} |"
+
+
+def _license_of(directory: Path) -> str | None:
+    """What the card of an artifact says in its metadata, whoever wrote it."""
+    if not (directory / MANIFEST).is_file() or not (directory / CARD).is_file():
+        return None
+    head, _, _ = read_small(directory / CARD, _MOST_BYTES).decode("utf-8", "replace")[4:].partition("\n---")
+    found = _LICENSED.search(head)
+    return None if found is None or found[1] == _UNLICENSED else found[1]
 
 
 def _record(bundle: Bundle) -> Mapping[str, Any] | None:

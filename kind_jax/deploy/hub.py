@@ -115,7 +115,8 @@ def push(
 
     Args:
       repository: ``user/name``.
-      license: an identifier of the Hub, like ``apache-2.0``; None leaves it unknown.
+      license: an identifier of the Hub, like ``apache-2.0``; None is that of the artifact that the model was opened
+        from, and unknown where it has none.
       private: of a repository that is created: whether only its owner sees it.
       message: of the commit.
 
@@ -129,14 +130,14 @@ def push(
     from kind_jax.deploy.bundle import check_bundle, export
 
     check_bundle(bundle, kind=RunConfig)
-    name = check_repository(repository)
+    name, own = check_repository(repository), _card_of(bundle)
+    card.check_own(own, license)
     library = _library()
     with tempfile.TemporaryDirectory() as scratch, _refusals(name, None):
         folder = Path(scratch) / "artifact"
-        export(bundle, folder)
-        own = _card_of(bundle)
+        export(bundle, folder, license=license)
         text = (folder / card.CARD).read_text() if own is None else own
-        (folder / card.CARD).write_text(card.on_the_hub(text, name, license))
+        (folder / card.CARD).write_text(card.on_the_hub(text, name))
         api = library.HfApi()
         page = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(

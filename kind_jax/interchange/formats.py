@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kind_jax.config import Config, RunConfig
-from kind_jax.config.check import check_choice, check_path
+from kind_jax.config.check import check_choice, check_path, require
 from kind_jax.deploy import bundle as bundles
 from kind_jax.deploy.bundle import Bundle
 from kind_jax.errors import UserError
@@ -54,7 +54,9 @@ def convert(source: str | Path, origin: Origin, **told: Any) -> Bundle:
         raise
 
 
-def export(bundle: Bundle, out: str | Path, *, to: Target = "artifact", replace: bool = False) -> dict[str, Any]:
+def export(
+    bundle: Bundle, out: str | Path, *, to: Target = "artifact", replace: bool = False, license: str | None = None
+) -> dict[str, Any]:
     """Write a model: as an artifact, whose classes are files of their own, or for other programs.
 
     Example::
@@ -66,6 +68,8 @@ def export(bundle: Bundle, out: str | Path, *, to: Target = "artifact", replace:
       out: folder to write, or the ``.safetensors`` file of ``dit``, ``timm``, ``torchvision`` and ``open_clip``.
       to: the format. ``dit`` and ``diffusers`` take models without gated tailors.
       replace: whether what exists there, and is of the same kind, is replaced.
+      license: of an artifact, what its model card says, as the Hub identifies licences (``apache-2.0``); None is that
+        of the artifact that the model was opened from.
 
     Returns:
       Of an artifact its manifest, of a ``stablehlo`` program its signature. Of ``dit`` and ``diffusers``
@@ -79,7 +83,8 @@ def export(bundle: Bundle, out: str | Path, *, to: Target = "artifact", replace:
 
     check_choice(to, Target, "to")
     if to == "artifact":
-        return bundles.export(bundle, out, replace=replace)
+        return bundles.export(bundle, out, replace=replace, license=license)
+    require(license is None, "license", license, "None with another format than artifact, which has no card")
     bundles.check_bundle(bundle, kind=kind_of(to))
     if to == "stablehlo":
         return stablehlo.export(bundle, out, replace=replace)

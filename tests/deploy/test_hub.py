@@ -84,7 +84,7 @@ def test_a_model_is_pushed_in_one_commit_and_fetched_in_parts(tmp_path, monkeypa
             (("push", "art", "digits"), "repository is 'digits', but it must be user/name"),
             (
                 ("push", "art", "user/digits", "--license", "My Own"),
-                "--license is 'My Own', but it must be",
+                "license is 'My Own', but it must be",
             ),
         ):
             refused = _run(address, tmp_path, *args)
@@ -180,6 +180,27 @@ def test_the_card_of_another_model_or_folder_is_not_pushed(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)  # of a model of one's own loop, whose origin is no folder
     (tmp_path / "README.md").write_text("# Of a project\n")
     assert hubs._card_of(dataclasses.replace(opened, origin=Path())) is None
+
+
+def test_a_licence_stays_with_the_model(tmp_path):
+    bundle, art = _bundle(), tmp_path / "art"
+    for wrong in ("My Own", "mit\nx: y", ""):
+        with pytest.raises(kj.UserError, match=r"license is .* but it must be one of the Hub's identifiers"):
+            kj.export(bundle, art, license=wrong)
+    assert not art.exists()
+    with pytest.raises(kj.UserError, match="license is 'mit', but it must be None with another format"):
+        kj.export(bundle, art, to="stablehlo", license="mit")
+    kj.export(bundle, art, license="cc-by-4.0")
+    assert (art / "README.md").read_text().startswith("---\nlicense: cc-by-4.0\n")
+    part = kj.compose(kj.open_bundle(art), classes=[1]).bundle
+    kj.export(part, tmp_path / "part")
+    card = (tmp_path / "part" / "README.md").read_text()
+    assert "license: cc-by-4.0\n" in card
+    assert "`cc-by-4.0`." in card
+    (art / "README.md").write_text("---\ntags:\n- mine\n---\nlicense: mit\n")
+    assert "license: unknown\n" in cards.text_of(kj.open_bundle(art))
+    with pytest.raises(kj.UserError, match=r"license is 'mit', but the model's README.md is your own"):
+        kj.export(bundle, art, replace=True, license="mit")
 
 
 @installed
