@@ -22,7 +22,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 .PHONY: demo assemble test test-all test-world test-play tutorial lint format train clean \
 	study-digits study-size study-novel study-shift study-diversion study-transfer-cost \
 	study-compose-speed study-animals study-assembling study-distillation study-distil-generators \
-	study-merging study-merging-generators study-optima-bandit study-optima study-grouped study-faster demo-animals bench accelerator \
+	study-merging study-merging-generators study-optima-bandit study-optima study-grouped study-faster study-own-images demo-animals bench accelerator \
 	chaos plans classes
 
 demo: $(STAMP)  ## train KIND on handwritten digits, take it apart, and write a report
@@ -123,6 +123,9 @@ study-optima: $(STAMP) $(EMOJI_STAMP)  ## distillation of CoCa module by module,
 
 study-faster: $(STAMP)  ## token routing and Model Guidance against plain training in the same time; half an hour
 	$(BIN)/python studies/faster.py $(ARGS)
+
+study-own-images: $(STAMP) $(ANIMALS_STAMP) $(EMOJI_STAMP)  ## what kind-jax new proposes for two folders, trained and judged; forty minutes
+	$(BIN)/python studies/own_images.py $(ARGS)
 
 study-compose-speed: $(STAMP)  ## how fast composed models sample, against a plain dense DiT
 	$(BIN)/python studies/compose_speed.py $(ARGS)

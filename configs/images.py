@@ -48,7 +48,7 @@ def get_config(given: Mapping[str, Any]) -> Config:
             channels=channels,
             patch=patch,
             width=width,
-            depth=6,
+            depth=4,
             heads=max(1, width // 32),
             num_classes=len(seen.classes),
             label_embedding=False,
@@ -58,12 +58,12 @@ def get_config(given: Mapping[str, Any]) -> Config:
         ),
         # Images lie in few of the dimensions that a patch of many pixels has, noise in all of them.
         diffusion=DiffusionConfig(process="flow", prediction="clean"),
-        sampler=SamplerConfig(method="heun", steps=25, guidance=2.0),
+        sampler=SamplerConfig(method="heun", steps=25, guidance=3.0),
         data=DataConfig(**{**named, "source": "folder", "held_out": data.held_out, "size": size, "channels": channels}),
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup=100, b2=0.99, clip=1.0),
+        optimizer=OptimizerConfig(method="muon", learning_rate=2e-3, schedule="cosine", warmup=100, b2=0.99, clip=1.0),
         train=TrainConfig(
             steps=_steps((size // patch) ** 2, width),
-            batch=32,
+            batch=16,
             ema=0.998,
             log_every=50,
             checkpoint_every=500,
@@ -82,4 +82,4 @@ def _size(side: int, same: bool) -> int:
 
 def _steps(tokens: int, width: int) -> int:
     """About as many as two cores of a laptop take ten minutes for."""
-    return max(800, round(1400 * (64 * 128**2 / (tokens * width**2)) ** 0.7 / 100) * 100)
+    return max(1000, round(3000 * (64 * 128**2 / (tokens * width**2)) ** 0.7 / 100) * 100)

@@ -20,7 +20,7 @@ from kind_jax.errors import UserError
 from kind_jax.untrusted.text import printable
 
 _RANGE = re.compile(r"([0-9]{1,100})\s*-\s*([0-9]{1,100})\Z")
-_NUMBER = re.compile(r"[0-9]{1,100}\Z")
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,99})\Z")
 _MOST = 1_000_000  # classes that one option may name
 _SHOWN = 20
 
@@ -122,7 +122,7 @@ class Typed:
     """Classes as a command line names them, like ``3,7`` or ``0-4`` or ``flags,food``; several texts add up.
 
     Names may have commas, dashes and digits in them: the longest name that fits is taken. A name that itself reads as a
-    number or a range cannot be typed, but its number can.
+    number or a range cannot be typed, but its number can. ``007`` is no number, but a name.
 
     Attributes:
       option: that they were given to.
@@ -167,14 +167,16 @@ class Typed:
 
     def remark(self, names: Sequence[str]) -> str | None:
         """What should be said where a number that was typed is also the name of another class; None for nothing."""
-        typed = {part.strip() for text in self.texts for part in text.split(",")}
-        for number in self.among(names):
-            name = str(number)
-            if name in typed and names[number] != name and name in names:
-                return (
-                    f"{self.option} {name} is class number {name}, which is named {names[number]!r}; the class that is "
-                    f"named {name!r} has the number {names.index(name)}"
-                )
+        self.among(names)
+        for part in (part.strip() for text in self.texts for part in text.split(",")):
+            if part not in names or not (_NUMBER.match(part) or _RANGE.match(part)):
+                continue
+            _, numbers = self._first([part], names, 1)
+            own = names.index(part)
+            if list(numbers) != [own]:
+                one = len(numbers) == 1
+                meant = f"class number {numbers[0]}, which is named {names[numbers[0]]!r}" if one else "these numbers"
+                return f"{self.option} {part} is {meant}; the class that is named {part!r} has the number {own}"
         return None
 
     def _first(self, parts: Sequence[str], names: Sequence[str], most: int) -> tuple[int, Sequence[int]]:
@@ -185,10 +187,10 @@ class Typed:
         part = parts[0].strip()
         span = _RANGE.match(part)
         if span and (int(span[1]) <= int(span[2])):
-            edges = (number_of(int(edge), names) for edge in span.groups())
+            edges = (number_of(int(edge), names, f"a class of {self.option}") for edge in span.groups())
             return 1, range(next(edges), next(edges) + 1)
         if _NUMBER.match(part):
-            return 1, [number_of(int(part), names)]
+            return 1, [number_of(int(part), names, f"a class of {self.option}")]
         return 1, [_named(part, names, f"a class of {self.option}")]
 
 

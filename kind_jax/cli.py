@@ -62,7 +62,7 @@ _USAGE = "\n".join(
         "",
         *(f"  {option:<10} {what}" for option, what in OPTIONS.items()),
         "",
-        "An option that takes a list takes several values, and may be repeated. Classes go by number or by name.",
+        "An option that takes a list takes several values, and may be repeated. Classes are named by number or name.",
         "`kind-jax VERB --help` explains a verb, `kind-jax VERB RUN --help` what it does for the kind of a run;",
         "exit code 2 means that an argument, file or setting is wrong.",
     ]

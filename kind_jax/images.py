@@ -67,13 +67,15 @@ def grid(
 
 
 def show(
-    images: Float[np.ndarray | jax.Array, "N H W C"] | UInt8[np.ndarray, "N H W C"], columns: int = 8
+    images: Float[np.ndarray | jax.Array, "*N H W C"] | UInt8[np.ndarray, "*N H W C"], columns: int = 8
 ) -> Image.Image:
-    """A :func:`grid` of images, small ones enlarged to 64 pixels or more, as a picture that notebooks display.
+    """A :func:`grid` of images, or one, small ones enlarged to 64 pixels or more, as a picture that notebooks display.
 
     Raises:
       UserError: as :func:`grid`.
     """
+    if getattr(images, "ndim", 0) == 3:
+        images = images[None]
     side = max(images.shape[1], 1) if getattr(images, "ndim", 0) == 4 else 0
     if not side:
         raise UserError(f"images is {type(images).__name__}, but it must be an array [N, height, width, channels].")

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from kind_jax import partition
 from kind_jax.config import ModelConfig
-from kind_jax.config.check import check_seed
+from kind_jax.config.check import check_seed, is_whole, require
 from kind_jax.kinds import load
 from kind_jax.nn.gate import ClassGate, Gate
 from kind_jax.nn.init import Initializer, ShapesOnly
@@ -51,8 +51,10 @@ def init(config: Any, seed: int) -> partition.Collections:
     """Fresh collections as NumPy arrays, the same on every machine; place them with ``jax.device_put``.
 
     Raises:
-      UserError: a seed that is not a whole number from 0 to 2³² - 1.
+      UserError: a seed that is not a whole number from 0 to 2³² - 1, or no settings of a network.
     """
+    known = any(each.__name__ in MODULES for each in type(config).__mro__)
+    require(known, "config", config, "the settings of a network, like config.model of kj.preset")
     return partition.split(module(config, Initializer(check_seed(seed))))[1]
 
 
@@ -82,7 +84,16 @@ def seen(
 
 
 def class_gate(config: Any, groups: tuple[int, ...] | None = None) -> ClassGate:
-    """The gate of each class over a bank that holds ``groups`` in that order; None is all of them."""
+    """The gate of each class over a bank that holds ``groups`` in that order; None is all of them.
+
+    Raises:
+      UserError: these are no settings of a network with groups, or groups that it does not have.
+    """
+    known = hasattr(config, "group_of_class") and not isinstance(config, type)
+    require(known, "config", config, "the settings of a network whose classes have groups")
+    listed = groups is None or (isinstance(groups, tuple | list) and all(map(is_whole, groups)))
+    wanted = f"a list of numbers of groups, below {config.num_groups}"
+    require(listed and all(0 <= g < config.num_groups for g in groups or ()), "groups", groups, wanted)
     held = tuple(range(config.num_groups)) if groups is None else groups
     row = {group: i for i, group in enumerate(held)}
     return ClassGate(

@@ -10,7 +10,7 @@ holds: ``projectors``, which train, and ``memory``, which moves without gradient
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from flax import nnx, traverse_util
 
 from kind_jax.errors import UserError
 from kind_jax.nn.variables import Learngene, Tailor
+from kind_jax.untrusted.text import short
 
 LEARNGENES, TAILORS, PARAMS = COLLECTIONS = ("learngenes", "tailors", "params")
 STATS = "stats"  # only of models that have some; never differentiated
@@ -88,17 +89,29 @@ def groups_in(tailors: Mapping[str, Any]) -> int:
 
 
 def select(tailors: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """The bank with only ``rows``, in that order."""
-    count = groups_in(tailors)
-    for row in rows:
-        if not 0 <= row < count:
-            raise UserError(f"tailor row is {row}, but it must be between 0 and {count - 1}.")
-    index = list(rows)
+    """The bank with only ``rows``, in that order.
+
+    Raises:
+      UserError: no bank of tailors, or a row that it does not have.
+    """
+    check_trees(tailors, what="tailors")
+    count, index = groups_in(tailors), _listed(rows, "rows", "numbers of tailor rows")
+    for row in index:
+        if not isinstance(row, int | np.integer) or isinstance(row, bool) or not 0 <= row < count:
+            raise UserError(f"tailor row is {short(row)}, but it must be between 0 and {count - 1}.")
     return jax.tree.map(lambda a: a[jnp.asarray(index, jnp.int32)], dict(tailors))
 
 
 def concatenate(banks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several banks of one architecture as one, rows in order."""
+    """Several banks of one architecture as one, rows in order.
+
+    Raises:
+      UserError: no banks of tailors, or of different architectures.
+    """
+    banks = _listed(banks, "banks", "banks of tailors")
+    if not banks:
+        raise UserError("banks are empty, but there must be one or more.")
+    check_trees(*banks, what="a bank of tailors")
     _check_alike(banks[0], *banks[1:], what="tailor banks", skip_leading=True)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(dict(b) for b in banks))
 
@@ -107,11 +120,36 @@ def transplant(target: Collections, source: Collections, names: Sequence[str] = 
     """``target`` with the collections ``names`` replaced by ``source``'s, which must have the same leaves.
 
     Raises:
-      UserError: a leaf is missing, extra, or has another shape or dtype; the leaf is named.
+      UserError: a leaf is missing, extra, or has another shape or dtype; the leaf is named. No collections, or a name
+        that they lack.
     """
+    names = _listed(names, "names", "names of collections")
+    for what, found in (("target", target), ("source", source)):
+        check_trees(found, what=what)
+        if lacking := [name for name in names if not isinstance(name, str) or name not in found]:
+            raise UserError(f"names has {short(lacking[0])}, but {what} has {', '.join(map(repr, found))} alone.")
     for name in names:
+        check_trees(target[name], source[name], what=name)
         _check_alike(target[name], source[name], what=name)
     return {**target, **{name: source[name] for name in names}}
+
+
+def _listed(values: Any, name: str, wanted: str) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) < 1:
+        raise UserError(f"{name} is {short(values)}, but it must be a list of {wanted}.")
+    return list(values)
+
+
+def check_trees(*trees: Any, what: str) -> None:
+    """Refuse what is no nested dictionary of arrays.
+
+    Raises:
+      UserError: naming ``what``.
+    """
+    for tree in trees:
+        arrays = isinstance(tree, Mapping) and all(hasattr(a, "shape") for a in jax.tree.leaves(dict(tree)))
+        if not arrays or not all(isinstance(name, str) for name in tree):
+            raise UserError(f"{what} is {short(tree)}, but it must be a nested dictionary of arrays.")
 
 
 def check_like(found: Mapping[str, Any], wanted: Mapping[str, Any], origin: str) -> None:

@@ -29,7 +29,10 @@ def test_typed_classes(texts, wanted):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["7"], r"class is 7, but it must be between 0 and 5 \(the class that is named '7' has the number 3\)"),
+        (
+            ["7"],
+            r"is 7, but it must be between 0 and 5 \(the class that is named '7' has the number 3\)",
+        ),
         (["0,flags"], "--classes is '0,flags', but it must name each class once"),
         (["0", "0-2"], "must name each class once"),
         (["boat"], "a class of --classes is 'boat', but no class has this name: the classes are 0 flags, 1 big, red,"),

@@ -88,5 +88,6 @@ def test_a_notebook_shows_models_and_images(tmp_path):
     assert "<b>" not in page
     assert "<td style='text-align:left'>tailors</td>" in page
     assert kj.show(np.zeros((5, 8, 8, 1), np.float32), columns=4).size == (4 * 64 + 6, 2 * 64 + 2)
+    assert kj.show(np.zeros((8, 8, 1), np.uint8)).size == (64, 64)
     with pytest.raises(kj.UserError, match=r"must be an array \[N, height, width, channels\]"):
         kj.show(np.zeros((8, 8)))

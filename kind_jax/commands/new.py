@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 FILE, PICTURE = "config.py", "images.png"
 _ROWS, _COLUMNS = 10, 8
-_LEAST, _MOST = 800, 20_000  # steps: with fewer a model of this kind has learnt little, with more it gains little
-_SMALL, _ENOUGH = 32, 1500  # pixels on a side that take the fewest steps to be learnt, and how many larger ones want
-_SHARE = 0.9  # of the time is for steps, the rest for checkpoints and samples
+_LEAST, _MOST = 1000, 40_000  # steps: with fewer a model of this kind has learnt little, with more it gains little
+_SMALL, _ENOUGH = 32, 4000  # pixels on a side that take the fewest steps to be learnt, and how many larger ones want
+_SHARE = 0.85  # of the time is for steps, the rest for checkpoints and samples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class Arguments:
 
     The folder has one folder for each class, or train/ and test/ with these in them."""
 
-    images: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Folder of images: images/CLASS/... or images/train/CLASS/... beside test or val."""
     out: Path
-    """Folder for config.py, where runs may go as well; what is there already stays, but there must be no config.py."""
+    """Folder for config.py, where runs may go as well. It may exist, but not have a config.py."""
     minutes: float = 10.0
     """How long a training may take on this machine; a few steps are timed to find out how many fit."""
     size: int | None = None
@@ -89,7 +89,8 @@ def run(args: list[str]) -> int:
     steps = min(max(fitting // 100 * 100, _LEAST), _MOST)
     config = change(config, train={"steps": steps})
     print(
-        f"a step takes {1000 * found.step:,.0f} ms here, so {fitting:,} fit {parsed.minutes:g} minutes: {steps:,} steps"
+        f"a step takes {1000 * found.step:,.0f} ms here, and the first {found.first:.0f} s more, so {fitting:,} fit "
+        f"{parsed.minutes:g} minutes: {steps:,} steps"
     )
     if fitting < _LEAST:
         needed = (found.first + _LEAST * found.step) / _SHARE / 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -75,9 +76,8 @@ def _serve(page: Any, host: str, port: int | None) -> None:
             server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, inbrowser=False
         )
     except OSError as e:
-        wanted = "from 7860 to 7959" if port is None else str(port)
-        raise UserError(
-            f"--host is {host!r}, but it must be an address of this machine at which a port is free: {wanted} is not."
-        ) from e
+        free = "some port from 7860 to 7959" if port is None else f"the port {port} (--port)"
+        raise UserError(f"--host is {host!r}, but it must be an address of this machine where {free} is free.") from e
     print(f"{page.title}: {address} (Ctrl-C ends it)", flush=True)
-    threading.Event().wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -43,12 +43,12 @@ def run(args: list[str]) -> int:
     from kind_jax.deploy import hub
     from kind_jax.deploy.bundle import open_bundle
 
-    hub.check_repository(parsed.repository)  # before weights are read
+    name = hub.check_repository(parsed.repository)  # before weights are read
     bundle = open_bundle(parsed.source, classes=asked, weights=parsed.weights)
     chosen(asked, bundle.class_names)
     page = hub.push(
-        bundle, parsed.repository, license=parsed.license, private=parsed.private, message=parsed.message
+        bundle, name, license=parsed.license, private=parsed.private, message=parsed.message
     )  # fmt: skip
     note_results("pushed", {})
-    print(f"pushed\n  page  {page}\n  open  kind_jax.open_bundle('hf://{parsed.repository}')")
+    print(f"pushed\n  page  {page}\n  open  kind_jax.open_bundle('hf://{name}')")
     return 0

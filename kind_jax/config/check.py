@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
+import functools
 import numbers
 import os
 import re
@@ -14,10 +16,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
 import pydantic
 
 from kind_jax.errors import UserError
-from kind_jax.untrusted.text import printable
+from kind_jax.untrusted.text import printable, short
 
 # A saved config is data: an unknown field or a string where a number belongs is an error, not something to coerce.
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
@@ -38,8 +41,7 @@ def require(condition: bool, field: str, found: object, wanted: str) -> bool:
     """
     if condition:
         return True
-    value = " ".join(repr(found).split())  # an array's has lines
-    sentence = f"{field} is {value if len(value) <= 200 else f'{value[:200]}…'}, but it must be {wanted}."
+    sentence = f"{field} is {short(found, 200)}, but it must be {wanted}."
     problems = _here.get()
     if problems is None:
         raise UserError(sentence)
@@ -158,7 +160,78 @@ def problem(error: pydantic.ValidationError) -> str:
 
 
 def change(config: Any, **settings: Any) -> Any:
-    """``config`` with fields replaced; a dict replaces fields of a nested config."""
-    return dataclasses.replace(
-        config, **{k: change(getattr(config, k), **v) if isinstance(v, dict) else v for k, v in settings.items()}
-    )
+    """``config`` with fields replaced; a dict replaces fields of a nested config.
+
+    Paths, lists and NumPy's numbers become what a saved config has: text, tuples and Python's numbers.
+
+    Raises:
+      UserError: a name of no setting, a value of another type, or one that the settings refuse.
+    """
+    return _changed(config, settings, "")
+
+
+def _changed(config: Any, settings: dict[str, Any], prefix: str) -> Any:
+    settled = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    require(settled, prefix.removesuffix(".") or "config", config, "settings, as kj.preset gives them")
+    types, values = _types(type(config)), {}
+    for name, value in settings.items():
+        whole = f"{prefix}{name}"
+        if name not in types:
+            close = difflib.get_close_matches(str(name), types, 1)
+            hint = f" (near it is {prefix}{close[0]})" if close else ""
+            raise UserError(f"a setting is given as {whole!r:.200}, but there is none of that name{hint}.")
+        if isinstance(value, dict) and dataclasses.is_dataclass(getattr(config, name)):
+            values[name] = _changed(getattr(config, name), value, f"{whole}.")
+        else:
+            values[name] = _typed(whole, value, types[name])
+    return dataclasses.replace(config, **values)  # pyright: ignore[reportArgumentType]
+
+
+def check_type(kind: type, name: str, value: object) -> None:
+    """Refuse a value that a field of settings cannot have; ``name`` is dotted, and one of no field is left alone.
+
+    Raises:
+      UserError: naming it.
+    """
+    field = _types(kind).get(name.rpartition(".")[2])
+    if field is not None:
+        _typed(name, value, field)
+
+
+@functools.lru_cache
+def _types(kind: type) -> dict[str, pydantic.TypeAdapter]:
+    """What tells of each field of settings whether a value has its type."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: _adapter(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _adapter(hint: Any) -> pydantic.TypeAdapter:
+    try:
+        return pydantic.TypeAdapter(hint, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
+    except pydantic.PydanticUserError:  # of settings, which have a config of their own
+        return pydantic.TypeAdapter(hint)
+
+
+def _typed(name: str, value: Any, adapter: pydantic.TypeAdapter) -> Any:
+    try:
+        return adapter.validate_python(plain(value), strict=True)
+    except pydantic.ValidationError as e:
+        wanted = dict.fromkeys(_wanted(error["msg"]) for error in e.errors())
+        require(False, name, value, " or ".join(wanted))
+        return value
+
+
+def _wanted(message: str) -> str:
+    """What pydantic misses, as the end of a sentence."""
+    return message.removeprefix("Input should be ").removeprefix("an instance of ").rstrip(".")
+
+
+def plain(value: Any) -> Any:
+    """A setting as a saved config has it: text in place of a path, tuples of lists, Python's numbers of NumPy's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return tuple(plain(each) for each in value)
+    return value

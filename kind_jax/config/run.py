@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import pydantic
 
-from kind_jax.config.check import STRICT, change, check_path, gathered, require, together
+from kind_jax.config.check import STRICT, change, check_path, check_type, gathered, plain, require, together
 from kind_jax.config.diffusion import DiffusionConfig, SamplerConfig
 from kind_jax.config.faster import GuidanceConfig, RoutingConfig
 from kind_jax.config.model import ModelConfig
@@ -151,6 +151,7 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> RunCo
       UserError: the file is absent, has no ``get_config``, fails, or returns something else than the config of a run.
     """
     path = check_path(path, "path", "the path of a Python file")
+    given = _given(given)
     if not path.is_file():
         raise UserError(f"--config is {str(path)!r}, but no such file exists.")
     spec = importlib.util.spec_from_file_location(f"kind_jax_config_{path.stem}", path)
@@ -161,7 +162,7 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> RunCo
         with together():
             spec.loader.exec_module(module)
             takes = len(inspect.signature(module.get_config).parameters)
-            config = module.get_config(dict(given or {})) if takes else module.get_config()
+            config = module.get_config(given) if takes else module.get_config()
     except UserError:
         raise
     except (Exception, SystemExit) as e:  # a script that ends the process would pass for a success
@@ -171,12 +172,34 @@ def load_file(path: str | Path, given: Mapping[str, Any] | None = None) -> RunCo
             f"--config is {str(path)!r}, but its get_config() returned {type(config).__name__}, not Config."
         )
     with together():
-        config = _with(config, given or {})
+        config = _with(config, given)
+    return read_back(config, str(path))
+
+
+def read_back(config: RunConfig, origin: str = "config") -> RunConfig:
+    """``config`` as it would be read from a saved run: Python checks no types, so what could not be is refused now.
+
+    Raises:
+      UserError: naming the setting.
+    """
     try:
         text = _to_json(config, warnings=False)
     except ValueError as e:
-        raise UserError(f"--config is {str(path)!r}, but its settings cannot be saved: {e}.") from e
-    return from_json(text, str(path))  # Python checks no types: what would not be read back is refused now
+        raise UserError(f"{origin} has settings that cannot be saved: {e}.") from e
+    return from_json(text, origin)
+
+
+def _given(given: object) -> dict[str, Any]:
+    """Settings by their dotted names, those of the data of the types that they must have."""
+    possible = given is None or (isinstance(given, Mapping) and all(isinstance(name, str) for name in given))
+    require(possible, "given", given, "a dictionary of settings by their dotted names, like {'data.path': 'photos'}")
+    found = {name: plain(value) for name, value in (given or {}).items()}  # pyright: ignore[reportAttributeAccessIssue]
+    for name, value in found.items():
+        if name.startswith("data."):
+            check_type(DataConfig, name, value)
+    if found.get("data.path") is not None:
+        check_path(found["data.path"], "data.path")
+    return found
 
 
 def _with(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:

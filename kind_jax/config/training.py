@@ -199,7 +199,8 @@ class OptimizerConfig:
 
     Attributes:
       method: ``adamw`` (Loshchilov & Hutter 2019); ``sgd`` with momentum; ``muon`` (Jordan et al. 2024; optax's, its
-        updates scaled to the size of AdamW's) for the kernels of blocks and stages, and AdamW for everything else.
+        updates scaled to the size of AdamW's) for the matrices of blocks and stages, which are kernels and the factors
+        U and V of learngenes, and AdamW for everything else, tailors among it.
       learning_rate: peak learning rate.
       schedule: ``constant`` or ``cosine`` decay over the run, after the warm-up; or ``deit``, as DeiT's code has it:
         one rate an epoch, which was due one epoch before, on a cosine that the warm-up cuts into and does not shift.
@@ -210,7 +211,7 @@ class OptimizerConfig:
       momentum, nesterov: of SGD and of Muon.
       clip: bound on the global norm of the gradient; None does not clip.
       lazy_tailors: whether the tailors of a group that is absent from the batch stay exactly as they are, moments
-        included; plain Adam moves them by their momentum, and pays for the whole bank in every step. AdamW alone can.
+        included; plain Adam moves them by their momentum, and pays for the whole bank in every step. Not of SGD.
       rules: in order; the first whose pattern matches a leaf's path decides about it. Each must match some leaf, and a
         leaf of a collection other than those below must be matched.
     """

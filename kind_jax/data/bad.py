@@ -69,7 +69,7 @@ def check_share(count: int, records: int, limit: float, last: Callable[[], str])
     if count and count / records > limit:
         raise UserError(
             f"data.skip_bad is {limit}, but {count} of the {records} records ({count / records:.2%}) cannot be read; "
-            f"the last one: {last()}."
+            f"the last one: {last()}; remove them, or raise data.skip_bad."
         )
 
 

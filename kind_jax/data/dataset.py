@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from kind_jax.config import DataConfig
+from kind_jax.config.check import check_choice, require
 from kind_jax.data import folder as folders
 from kind_jax.data import labels as labelling
 from kind_jax.data import latents, own, texts
@@ -46,10 +47,12 @@ def open_dataset(config: DataConfig, split: Split) -> Dataset:
     once for its label, without decoding images.
 
     Raises:
-      UserError: ``data.path`` is unusable, ``data.classes`` names an unknown class, the prepared data set is damaged,
-        more than ``data.skip_bad`` of its records cannot be read, or the package that the data set is made from is not
-        installed or lacks a file.
+      UserError: an unknown split, ``data.path`` is unusable, ``data.classes`` names an unknown class, the prepared data
+        set is damaged, more than ``data.skip_bad`` of its records cannot be read, or the package that the data set is
+        made from is not installed or lacks a file.
     """
+    require(isinstance(config, DataConfig), "config", config, "settings of data, like config.data of kj.preset")
+    check_choice(split, Split, "split")
     if split == "test":
         return _open(config, split)
     if split == "validation" and not config.validation:

@@ -125,7 +125,12 @@ class _Source:
         if image.shape != self.shape:
             raise UserError(f"{where} has the shape {image.shape}, but it must be {self.shape}, as the first one's.")
         possible = is_whole(label) and 0 <= int(label) < self.classes
-        require(possible, f"the label of {self.split} record {number}", label, f"from 0 to {self.classes - 1}")
+        require(
+            possible,
+            f"the label of {self.split} record {number}",
+            label,
+            f"a whole number from 0 to {self.classes - 1}",
+        )
         return {"image": image, "label": np.int32(label)}
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt32
 
+from kind_jax.config.check import check_seed, is_whole, require
 from kind_jax.config.roles import differences
 from kind_jax.data import augment, grouped
 from kind_jax.data.latents import MemoryLatents
@@ -166,10 +167,11 @@ def batches(
       UserError: ``batch`` cannot be divided among the shards, ``seed`` is out of range.
     """
     assert 0 <= shard < shards, (shard, shards)
+    require(isinstance(dataset, Dataset), "dataset", dataset, "a data set, as kj.open_dataset gives")
+    require(is_whole(batch) and 0 < batch < 2**31, "batch", batch, "a whole number of records, 1 or more")
     if batch % shards:
         raise UserError(f"train.batch is {batch}, but it must be a multiple of {shards}, the number of hosts.")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"data.seed is {seed}, but it must be between 0 and {2**32 - 1}.")
+    seed = check_seed(seed)
     assert not dataset.columns or not isinstance(dataset.source, Draws)
     order = _Uniform(len(dataset.source), seed)
     if grouping is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kind_jax import adapters, finite, model, partition, sampling
-from kind_jax.classes import ClassList, labels_of, numbers_of, readable
+from kind_jax.classes import ClassList, describe, labels_of, numbers_of, readable
 from kind_jax.config import Config, RunConfig, SamplerConfig, is_of
 from kind_jax.config.check import check_choice, check_path, check_seed, require
 from kind_jax.deploy import artifact, card, hub
@@ -272,6 +272,13 @@ def _from_artifact(path: Path, classes: ClassList | None, weights: checkpoint.We
         raise UserError(f"{path} holds the {manifest.weights} weights, but the {weights} weights were asked for.")
     chosen = None if classes is None else numbers_of(classes, manifest.class_names)
     groups = manifest.groups if chosen is None else groups_of(manifest.config, chosen)
+    group_of_class = getattr(manifest.config.model, "group_of_class", ())  # pyright: ignore[reportAttributeAccessIssue]
+    if lacking := [c for c in chosen or () if group_of_class[c] not in manifest.groups]:
+        served = [c for c, group in enumerate(group_of_class) if group in manifest.groups]
+        names = manifest.class_names
+        raise UserError(
+            f"{path} has no tailors of class {describe(lacking, names)}; it serves {describe(served, names)}."
+        )
     return Bundle(
         config=manifest.config,
         collections=artifact.read(path, manifest, groups),

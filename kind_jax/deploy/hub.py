@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"hf:/{1,2}")  # a Path has lost one of the slashes
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]{{1,200}}))?\Z")
+_REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@((?!.*\.\.)[\w./-]{{1,200}}))?\Z")
 
 
 def is_address(path: object) -> bool:
@@ -47,12 +47,12 @@ def parse(address: str | PurePath) -> tuple[str, str | None]:
 
 
 def check_repository(repository: object) -> str:
-    """The name of a repository that is to be written.
+    """The name of a repository that is to be written, given as ``user/name`` or as its address.
 
     Raises:
-      UserError: it is not ``user/name``.
+      UserError: it is neither.
     """
-    found = _REPOSITORY.match(repository) if isinstance(repository, str) else None
+    found = _REPOSITORY.match(_ADDRESS.sub("", repository, count=1)) if isinstance(repository, str) else None
     require(found is not None and found[2] is None, "repository", repository, "user/name")
     assert found is not None
     return found[1]
@@ -114,7 +114,7 @@ def push(
     The card of the artifact gets the repository's name and the licence, unless a card there is its owner's.
 
     Args:
-      repository: ``user/name``.
+      repository: ``user/name``, or its address ``hf://user/name``.
       license: an identifier of the Hub, like ``apache-2.0``; None is that of the artifact that the model was opened
         from, and unknown where it has none.
       private: of a repository that is created: whether only its owner sees it.

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kind_jax.config.check import is_whole
 from kind_jax.errors import UserError
+from kind_jax.untrusted.text import short
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +72,7 @@ def all_groups(groups: int, weight: float = 1.0) -> Gate:
       UserError: a number of groups below 1, or a weight that is not finite.
     """
     if not is_whole(groups) or groups < 1:
-        raise UserError(f"groups of a gate are {groups!r:.100}, but they must be 1 or more.")
+        raise UserError(f"groups of a gate are {short(groups)}, but they must be 1 or more.")
     _check(weight, "the weight of a gate", "fiu", 0, "one number")
     return Gate(jnp.arange(groups)[None, :], jnp.full((1, groups), weight, jnp.float32))
 

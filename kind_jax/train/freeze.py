@@ -70,7 +70,7 @@ def check(config: OptimizerConfig, collections: partition.Collections) -> None:
 
     Raises:
       UserError: a rule decides about no leaf, a leaf of a collection without settings of its own has no rule, or
-        tailors are to be lazy without AdamW.
+        tailors are to be lazy under SGD.
     """
     paths = [path for path in partition.flatten(collections) if path.partition("/")[0] not in MOVED]
     used = {manner(config, path).rule for path in paths}
@@ -79,10 +79,10 @@ def check(config: OptimizerConfig, collections: partition.Collections) -> None:
             known = any(re.fullmatch(rule.path, path) for path in paths)
             why = "rules before it match the same leaves" if known else f"there are {', '.join(paths[:3])}, ..."
             raise UserError(f"optimizer.rules has {rule.path!r}, but it must be the first to match a leaf; {why}.")
-    if config.method != "adamw" and config.lazy_tailors and collections.get(TAILORS):
+    if config.method == "sgd" and config.lazy_tailors and collections.get(TAILORS):
         raise UserError(
-            f"optimizer.lazy_tailors is True, but it must be False for optimizer.method {config.method!r}: only AdamW "
-            "leaves the tailors of absent groups alone."
+            f"optimizer.lazy_tailors is True, but it must be False for optimizer.method {config.method!r}, which "
+            "does not leave the tailors of absent groups alone."
         )
 
 

@@ -84,7 +84,9 @@ def latest_good(directory: Path, without: Collection[str] = (), *, verify: Verif
             continue
         return Found(step=step, refused=tuple(refused), bytes=listed.bytes, verified=not later)
     if refused:
-        raise UserError(f"{directory} has no good checkpoint: {' '.join(refused)}")
+        raise UserError(
+            f"{directory} has no good checkpoint: {' '.join(refused)} Put back a copy, or begin in another folder."
+        )
     return Found(step=None)
 
 

@@ -137,10 +137,10 @@ def _check_shards(task: Task, shards: int) -> None:
             f"model.null_gate is {null!r}, but it must be 'learngenes' or 'keep' with data.per_class on a mesh with "
             f"mesh.fsdp {shards}: the null class would read every device's tailors."
         )
-    if not config.optimizer.lazy_tailors or config.optimizer.method != "adamw":
+    if not config.optimizer.lazy_tailors or config.optimizer.method == "sgd":
         raise UserError(
-            "optimizer.lazy_tailors must be True and optimizer.method 'adamw' with data.per_class on a mesh with "
-            f"mesh.fsdp {shards}."
+            "optimizer.lazy_tailors must be True and optimizer.method 'adamw' or 'muon' with data.per_class on a "
+            f"mesh with mesh.fsdp {shards}."
         )
     if isinstance(task, Controlled):
         raise UserError(

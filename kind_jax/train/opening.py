@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from kind_jax import partition
 from kind_jax.config import RunConfig
+from kind_jax.config.run import read_back
 from kind_jax.data import grouped, pipeline
 from kind_jax.data.dataset import open_dataset
 from kind_jax.data.sets import Dataset
@@ -82,6 +83,7 @@ def look(config: RunConfig, directory: Path, *, fresh: bool, resume: Resume = "a
     Raises:
       UserError: the folder, the data set, the mesh or a setting does not fit.
     """
+    read_back(config)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.train.batch, config.train.accumulate, mesh)
     if hosts.is_first():  # which writes them

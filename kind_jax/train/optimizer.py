@@ -62,7 +62,7 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
         def rate(count: Any) -> Any:
             return share * schedule(count)
 
-        if config.method == "muon":
+        if config.method == "muon" and manner.collection != TAILORS:
             return optax.contrib.muon(
                 rate, beta=config.momentum, nesterov=config.nesterov, weight_decay=decay, adam_weight_decay=decay,
                 adam_b1=config.b1, adam_b2=config.b2, eps=config.eps, consistent_rms=_MUON_SIZE,
@@ -94,15 +94,15 @@ def _decay(decay: float) -> optax.GradientTransformation:
 
 
 def _matrices(params: Any) -> Any:
-    """For each kernel of a block or a stage, which of its axes are inputs and which outputs; None for all else.
+    """For each matrix of a block or a stage, which of its axes are inputs and which outputs; None for all else.
 
-    Stacked blocks have their depth on the first axis of three; a convolution has height, width and inputs on the first
-    three of four.
+    A matrix is a kernel, or either of the factors U and V of learngenes, each for itself. Stacked blocks have their
+    depth on the first axis of three; a convolution has height, width and inputs on the first three of four.
     """
 
     def of(path: tuple[Any, ...], leaf: Any) -> Any:
         names = [str(getattr(key, "key", key)) for key in path]
-        if names[-1] != "kernel" or not {"blocks", "stages"} & set(names) or leaf.ndim < 2:
+        if names[-1] not in ("kernel", "u", "v") or not {"blocks", "stages"} & set(names) or leaf.ndim < 2:
             return None
         inputs = (0, 1, 2) if leaf.ndim == 4 else leaf.ndim - 2
         return optax.contrib.MuonDimensionNumbers(reduction_axis=inputs, output_axis=leaf.ndim - 1)

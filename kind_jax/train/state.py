@@ -15,7 +15,7 @@ from kind_jax.partition import STATS, TAILORS
 from kind_jax.train import rows
 from kind_jax.train.freeze import check, moving
 from kind_jax.train.optimizer import learning_rate, make_optimizer
-from kind_jax.train.task import Task
+from kind_jax.train.task import Task, check_task
 
 
 class Health(NamedTuple):
@@ -49,7 +49,13 @@ class TrainState(NamedTuple):
 
 
 def start(task: Task, collections: partition.Collections) -> TrainState:
-    """The state before the first step, with ``collections`` (arrays or ShapeDtypeStructs) as weights."""
+    """The state before the first step, with ``collections`` (arrays or ShapeDtypeStructs) as weights.
+
+    Raises:
+      UserError: ``task`` is none, or these are no collections.
+    """
+    check_task(task)
+    partition.check_trees(collections, what="collections")
     config, bank = task.config, task.bank
     tx = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.train.steps))
     # A copy: the average must not share buffers with the weights, which the step donates.

@@ -21,7 +21,7 @@ from kind_jax.train.freeze import hold, moving
 from kind_jax.train.layout import Layout, deal_of, layout_of
 from kind_jax.train.optimizer import learning_rate, make_optimizer
 from kind_jax.train.state import Health, TrainState
-from kind_jax.train.task import AVERAGE, DONE, Averaging, Batch, Metrics, Task
+from kind_jax.train.task import AVERAGE, DONE, Averaging, Batch, Metrics, Task, check_task
 
 
 def draw(task: Task, batch: Batch, step: Int[Array, ""], seed: Integer[Array, ""] | None = None) -> Any:
@@ -111,8 +111,9 @@ def make_step(
       layout: how samples and groups lie on the mesh; None is that of one device.
 
     Raises:
-      UserError: ``data.per_class`` does not fit the batch.
+      UserError: ``data.per_class`` does not fit the batch, or ``task`` is none.
     """
+    check_task(task)
     config, bank, held = task.config, task.bank, task.held
     layout = layout or layout_of(task)
     deal = deal_of(task, layout)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kind_jax.config import RunConfig
+from kind_jax.config.check import require
 from kind_jax.data.sets import Dataset
 from kind_jax.errors import UserError
 from kind_jax.nn.gate import Gate
@@ -68,6 +69,16 @@ class Drawn(Protocol):
     def gate(self) -> Gate: ...
 
     def _replace(self, **changes: Any) -> Any: ...
+
+
+def check_task(task: object) -> None:
+    """Refuse what is no task.
+
+    Raises:
+      UserError: it is none.
+    """
+    settled = isinstance(getattr(task, "config", None), RunConfig) and not isinstance(task, type)
+    require(settled, "task", task, "a task, as kj.task_of gives it")
 
 
 def check_whole(task: Task) -> None:

@@ -16,6 +16,12 @@ def printable(text: object, limit: int = NAME_LIMIT) -> str:
     return line if len(found) <= limit else f"{line}…"
 
 
+def short(value: object, limit: int = 100) -> str:
+    """What a value is, in one line, for a sentence that refuses it."""
+    line = " ".join(repr(value).split())  # an array's has lines
+    return line if len(line) <= limit else f"{line[:limit]}…"
+
+
 def check_names(names: Sequence[str], origin: object) -> None:
     """Refuse names of classes that would not print in one line.
 

@@ -91,7 +91,8 @@ def test_more_than_the_share_is_refused():
     bad = BadRecords(dataset(Records()), 0.29, lambda line: None)  # 0.29 * 100 is 28.999...
     bad.take(batch(*range(29)))
     message = (
-        r"data.skip_bad is 0.29, but 30 of the 100 records \(30.00%\) cannot be read; the last one: file 70: broken\.$"
+        r"data.skip_bad is 0.29, but 30 of the 100 records \(30.00%\) cannot be read; the last one: file 70: broken; "
+        r"remove them, or raise data.skip_bad\.$"
     )
     with pytest.raises(UserError, match=message):
         bad.take(batch(-1, 70))

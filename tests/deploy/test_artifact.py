@@ -87,7 +87,7 @@ def test_a_part_of_an_artifact_is_an_artifact(copy, tmp_path):
     chex.assert_trees_all_equal(
         part.collections["tailors"], partition.select(bundle_of(CONFIG).collections["tailors"], [2])
     )
-    with pytest.raises(UserError, match=r"no tailors of group 0; it serves groups \[2\]"):
+    with pytest.raises(UserError, match="has no tailors of class 0 name 0; it serves 4 name 4"):
         open_bundle(tmp_path / "part", classes=(0,))
 
 

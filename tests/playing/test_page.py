@@ -169,8 +169,7 @@ def test_an_address_that_is_taken_is_refused(server, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: --host is '127.0.0.1', but it must be an address of this machine at which a port is free: "
-        f"{port} is not.\n"
+        f"error: --host is '127.0.0.1', but it must be an address of this machine where {port} is not.\n"
     )
 
 

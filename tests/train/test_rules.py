@@ -63,6 +63,27 @@ def test_muon_makes_kernels_orthogonal_and_leaves_the_rest_to_adam():
     chex.assert_trees_all_close(moved["blocks"]["bias"], theirs["blocks"]["bias"], atol=1e-6)
 
 
+def test_muon_takes_both_factors_of_learngenes_and_leaves_tailors_to_lazy_adam():
+    o = {"u": draw(2, 4, 3), "v": draw(2, 3, 6), "s": draw(2, 3)}
+    weights = {"learngenes": {"blocks": {"o": o}}, "tailors": {"blocks": {"o": {"u_t": draw(3, 2, 4, 2)}}}}
+    grad = jax.tree.map(lambda a: draw(*a.shape), weights)
+    moved, adam = {}, {}
+    for method, found in (("muon", moved), ("adamw", adam)):
+        config = OptimizerConfig(method=method, learning_rate=0.1, nesterov=False)
+        tx = make_optimizer(config, learning_rate(config, 100))
+        present = jnp.asarray([True, False, True])
+        found |= jax.tree.map(np.asarray, tx.update(grad, tx.init(weights), weights, present=present)[0])
+    for name in ("u", "v"):
+        for i, block in enumerate(moved["learngenes"]["blocks"]["o"][name]):
+            u, _, v = np.linalg.svd(np.asarray(grad["learngenes"]["blocks"]["o"][name][i]), full_matrices=False)
+            assert -(block * (u @ v)).sum() / np.linalg.norm(block) / np.linalg.norm(u @ v) > 0.97
+    chex.assert_trees_all_equal(moved["tailors"], adam["tailors"])
+    assert not moved["tailors"]["blocks"]["o"]["u_t"][1].any()
+    chex.assert_trees_all_close(
+        moved["learngenes"]["blocks"]["o"]["s"], adam["learngenes"]["blocks"]["o"]["s"], atol=1e-6
+    )
+
+
 def test_the_first_rule_that_matches_decides():
     rules = (
         RuleConfig(path="params/head/.*", learning_rate=0.0),
