@@ -174,9 +174,10 @@ class Typed:
             _, numbers = self._first([part], names, 1)
             own = names.index(part)
             if list(numbers) != [own]:
-                one = len(numbers) == 1
-                meant = f"class number {numbers[0]}, which is named {names[numbers[0]]!r}" if one else "these numbers"
-                return f"{self.option} {part} is {meant}; the class that is named {part!r} has the number {own}"
+                meant = f"is class number {numbers[0]}, which is named {names[numbers[0]]!r}"
+                if len(numbers) > 1:
+                    meant = "stands for the classes of these numbers"
+                return f"{self.option} {part} {meant}; the class that is named {part!r} has the number {own}"
         return None
 
     def _first(self, parts: Sequence[str], names: Sequence[str], most: int) -> tuple[int, Sequence[int]]:

@@ -60,6 +60,11 @@ def test_numbers_that_are_names_of_others_are_remarked_upon():
     assert remark == ("--classes 2 is class number 2, which is named '0'; the class that is named '2' has the number 0")
     assert Typed("--classes", ("1",)).remark(names) is None
     assert Typed("--classes", ("0-2",)).remark(("7", "8", "9")) is None
+    names = ("a", "0-1", "007")
+    assert Typed("--classes", ("0-1",)).among(names) == (0, 1)
+    remark = Typed("--classes", ("0-1",)).remark(names) or ""
+    assert remark.startswith("--classes 0-1 stands for the classes of these numbers; the class that is named '0-1' has")
+    assert Typed("--classes", ("007",)).among(names) == (2,)  # no number is written so
 
 
 def test_in_python_the_type_decides():

@@ -1,8 +1,12 @@
 """Configs: exact round trips through JSON, and refusals that name the field."""
 
+from pathlib import Path
+
 import jax
+import numpy as np
 import pytest
 
+import kind_jax as kj
 from kind_jax import model
 from kind_jax.config import (
     Config,
@@ -12,6 +16,7 @@ from kind_jax.config import (
     OptimizerConfig,
     SamplerConfig,
     TrainConfig,
+    change,
     dit,
     from_json,
     load_file,
@@ -138,3 +143,47 @@ def test_config_files(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             load_file(file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": {"steps": 2.5}}, "train.steps is 2.5, but it must be a valid integer"),
+        ({"train": {"steps": None}}, "train.steps is None, but it must be a valid integer"),
+        ({"train": {"batch": True}}, "train.batch is True, but it must be a valid integer"),
+        ({"train": {"keep": "2"}}, "train.keep is '2', but it must be a valid integer"),
+        ({"train": {"stepz": 2}}, r"given as 'train.stepz', but there is none of that name \(near it is train.steps\)"),
+        ({"trian": {"steps": 2}}, r"given as 'trian', but there is none of that name \(near it is train\)"),
+        ({"train": 5}, "train is 5, but it must be TrainConfig"),
+        ({"model": {"factor": None}}, "model.factor is None, but it must be FactorConfig"),
+        ({"model": {"factor": {"learngenes": 1.5}}}, "model.factor.learngenes is 1.5, but it must be a valid integer"),
+        ({"data": {"classes": "37"}}, "data.classes is '37', but it must be a valid tuple"),
+        ({"data": {"classes": (None,)}}, r"data.classes is \(None,\), but it must be a valid integer or"),
+        ({"data": {"path": 5}}, "data.path is 5, but it must be a valid string"),
+        ({"optimizer": {"method": "adam"}}, "optimizer.method is 'adam', but it must be 'adamw', 'sgd' or 'muon'"),
+        ({"train": {"steps": 0}}, "train.steps is 0"),
+    ],
+)
+def test_a_change_of_another_type_or_name_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        change(Config(), **settings)
+
+
+def test_a_change_takes_what_python_calls_paths_and_numbers():
+    data = {"path": Path("photos"), "size": np.int64(16), "classes": [1, np.int32(2)], "source": "folder"}
+    config = change(Config(), data=data, train={"seed": np.uint8(3)}, optimizer={"learning_rate": np.float32(0.5)})
+    assert (config.data.path, config.data.size, config.data.classes, config.train.seed) == ("photos", 16, (1, 2), 3)
+    assert config.optimizer.learning_rate == 0.5
+    assert from_json(to_json(config), "saved") == config
+    with pytest.raises(UserError, match=r"config is None, but it must be settings, as kj.preset gives them"):
+        change(None, train={})
+
+
+def test_settings_that_could_not_be_read_back_are_refused_before_a_run_begins(tmp_path):
+    config = Config(train=TrainConfig())
+    object.__setattr__(
+        config.train, "steps", 2.5
+    )  # as of a user's own, where nothing checks what a constructor is given
+    with pytest.raises(UserError, match=r"config: train.steps: Input should be a valid integer \(found 2.5\)"):
+        kj.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -330,7 +330,8 @@ def test_one_bad_file_in_fifty(tmp_path, monkeypatch, limit, fits):
     broken.write_bytes(broken.read_bytes()[:-30])
     message = (
         rf"data.skip_bad is {limit}, but 1 of the 50 records \(2.00%\) cannot be read; the last one: "
-        rf"{broken}: it cannot be decoded as JPEG \(.*truncated.*\)\.$"
+        rf"{broken}: it cannot be decoded as JPEG \(.*truncated.*\); remove them, or "
+        r"raise data.skip_bad\.$"
     )
     if fits:
         assert len(open_dataset(config(root, skip_bad=limit), "train").bad) == 1

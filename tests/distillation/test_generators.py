@@ -119,7 +119,7 @@ def test_from_the_command_line(folder, tmp_path, capsys):
         ),
         (
             ["distil", "{}/pair", "--into", "{}/three", "--workdir", "{}/run"],
-            "pair has no tailors of group 3; it serves groups [2, 7]",
+            "pair has no tailors of class 3; it serves 2 and 7",
         ),
         (
             ["distil", "{}/three", "--into", "{}/three", "--workdir", "{}/run"],
