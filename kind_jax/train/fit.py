@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kind_jax import partition
@@ -53,7 +55,19 @@ def fit(
     check_choice(resume, Resume, "resume")
     if data is not None:
         config = dataclasses.replace(config, data=own.as_config(config.data, data.train))
-    with own.given(data):
+    with own.given(data), _quiet_orbax():
         return train(
             config, directory, stop_after=stop_after, resume=resume, initial=initial, callbacks=callbacks
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Without Orbax's warnings about what every save of ours is like; what it fails at reaches us as exceptions."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(max(logging.ERROR, before))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -204,7 +204,7 @@ def test_mistakes_are_explained(mistake, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--classes", "11"], "class is 11, but it must be between 0 and 9."),
+        (["--classes", "11"], "a class of --classes is 11, but it must be between 0 and 9."),
         (["--classes", "3,x"], "a class of --classes is 'x', but no class has this name: the classes are 0, 1, 2,"),
         (["--seed", "1", "--seed=2"], "--seed is given twice, as '1' and '2', but it must be given once."),
         (["--classes", "3,3"], "it must name each class once."),

@@ -160,7 +160,7 @@ def test_weights_that_cannot_be_computed_with_give_no_picture(value, name, tmp_p
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["compose", "--classes", "9"], "class is 9, but it must be between 0 and 3"),
+        (["compose", "--classes", "9"], "a class of --classes is 9, but it must be between 0 and 3"),
         (["compose", "--classes", "3", "--max-params", "many"], "--max-params is 'many', but it must be"),
         (["compose", "--classes", "3", "--max-flops", "0"], "--max-flops is '0', but"),
         (["compose", "--classes", "3", "--max-params", "1k"], "max_params is 1000, but it must be"),

@@ -236,7 +236,7 @@ MISTAKES = {
     "weights of nothing": (["--inception-weights", "w.npz"], "--extractor is judge and must be inception"),
     "unknown extractor": (["--extractor", "dino"], "it must be judge, inception, efficientnet-lite0, a Python file"),
     "absent reference": (["--reference", "x.npz"], "--reference is 'x.npz', but no such file exists"),
-    "unknown class": (["--classes", "12"], "class is 12, but it must be between 0 and 9"),
+    "unknown class": (["--classes", "12"], "a class of --classes is 12, but it must be between 0 and 9"),
     "wrong sampler": (["--method", "ddpm"], "'euler' or 'heun' for the flow process"),
     "bound beyond one": (["--judge-bound", "90"], "--judge-bound is 90.0, but it must be between 0 and 1"),
     "steps of no judge": (["--judge-steps", "0"], "--judge-steps is 0"),

@@ -51,7 +51,7 @@ def test_a_run_and_its_artifact_draw_the_same_and_say_so(place, tmp_path, capsys
     [
         (["--per-class", "0"], "--per-class is 0, but it must be 1 or more."),
         ([], "--per-class is missing, but it must say how many images of each class are drawn."),
-        (["--per-class", "2", "--classes", "11"], "class is 11, but it must be between 0 and 9."),
+        (["--per-class", "2", "--classes", "11"], "a class of --classes is 11, but it must be between 0 and 9."),
         (["--per-class", "2", "--attempts", "3"], "--attempts is 3, but it must be given with --agree alone."),
         (["--per-class", "2", "--agree", "{run}"], "is of the kind 'diffusion', but it must be 'classification' here"),
         (["--per-class", "2", "--out", "{art}/x"], "inside the artifact"),

@@ -103,7 +103,7 @@ def test_records_read_in_threads_or_processes_make_the_same_stream(digits_root, 
 def test_bad_settings_are_refused():
     with pytest.raises(UserError, match=r"train.batch is 10, .* multiple of 4"):
         batches(numbered(10), batch=10, seed=0, shard=0, shards=4)
-    with pytest.raises(UserError, match=r"data.seed is -1"):
+    with pytest.raises(UserError, match=r"seed is -1"):
         batches(numbered(10), batch=10, seed=-1)
 
 

@@ -250,7 +250,7 @@ def test_a_composed_model_is_an_artifact(classes, tmp_path):
     ):
         found.sample(np.array([2 if len(classes) == 2 else 0], np.int32), seed=0)
     other = 2 if len(classes) == 2 else 4
-    with pytest.raises(UserError, match="it serves groups"):
+    with pytest.raises(UserError, match="has no tailors of class"):
         open_bundle(tmp_path / "art", classes=(other,))
     assert picture.composition_bars(composed.record)[1:4] == b"PNG"
     # What was composed can be composed again.

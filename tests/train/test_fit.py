@@ -134,7 +134,7 @@ def test_transfer_to_own_records(tmp_path):
         ([], r"len\(train\) is 0, but it must be 1 or more"),
         ([(np.zeros((4, 4), np.int32), 0)], "dtype of the image of train record 0 is 'int32'"),
         ([(np.zeros((4, 4), np.uint8), 0), (np.zeros((5, 4), np.uint8), 0)], r"record 1 has the shape \(5, 4, 1\)"),
-        ([(np.zeros((4, 4), np.uint8), 2)], "label of train record 0 is 2, but it must be from 0 to 1"),
+        ([(np.zeros((4, 4), np.uint8), 2)], "label of train record 0 is 2, but it must be a whole number from 0 to 1"),
         ([(np.full((4, 4), 255.0), 0)], "image of train record 0 is '255 to 255', but it must be from -1 to 1"),
         ([np.zeros((4, 4), np.uint8)], "train record 0 is 'ndarray', but it must be an image and the number"),
         ([{"pixels": 1}], r"train record 0 is .'pixels'., but it must be with image and label"),
