@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
+import kind_jax as kj
 from kind_jax.config import CollectionConfig, OptimizerConfig
 from kind_jax.config.training import RuleConfig
 from kind_jax.errors import UserError
@@ -142,3 +143,13 @@ def test_patterns_are_regular_expressions():
 def test_a_run_without_an_average_has_none():
     config = tiny.change(tiny.CONFIG, train={"ema": None})
     assert state.abstract(task_of(config)).ema == {}
+
+
+def test_a_kind_run_with_muon_resumes_exactly(tmp_path):
+    config = tiny.change(tiny.CONFIG, optimizer={"method": "muon", "learning_rate": 2e-3}, train={"steps": 4})
+    kj.fit(config, tmp_path / "whole")
+    kj.fit(config, tmp_path / "halves", stop_after=2)
+    kj.fit(config, tmp_path / "halves")
+    whole, halves = (kj.open_bundle(tmp_path / name, weights="raw") for name in ("whole", "halves"))
+    assert halves.step == 4
+    chex.assert_trees_all_equal(halves.collections, whole.collections)
