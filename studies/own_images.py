@@ -29,7 +29,6 @@ from kind_jax.config import DataConfig
 from kind_jax.data import emoji
 from kind_jax.data.dataset import open_dataset
 from kind_jax.files import atomic_write_text
-from kind_jax.images import to_uint8
 
 EMOJI = {
     "clocks": "time",
@@ -70,8 +69,8 @@ def tint_animals(folder: Path) -> None:
     for split in ("train", "test"):
         found = open_dataset(DataConfig(source="animals"), split)
         records = found.source.gather(np.arange(len(found.source)))
-        for i, (image, label) in enumerate(zip(to_uint8(records["image"]), records["label"], strict=True)):
-            light = image / 255
+        for i, (image, label) in enumerate(zip(records["image"], records["label"], strict=True)):
+            light = (image + 1) / 2
             dark, bright = rng.uniform(0, 150, 3), rng.uniform(200, 255, 3)
             picture = Image.fromarray((light * dark + (1 - light) * bright).astype(np.uint8))
             target = folder / split / found.class_names[label] / f"{i:05}.png"

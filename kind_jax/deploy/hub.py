@@ -79,6 +79,10 @@ def fetch(address: str | PurePath, classes: ClassList | None = None) -> Path:
         for name in manifest.files:
             if name not in others:  # all of the revision that the manifest is of, which its folder is named after
                 _library().hf_hub_download(repository, name, revision=path.parent.name)
+        errors: Any = importlib.import_module("huggingface_hub.errors")
+        with contextlib.suppress(errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
+            # For its licence, which what is made of the model keeps.
+            _library().hf_hub_download(repository, card.CARD, revision=path.parent.name)
     return path.parent
 
 

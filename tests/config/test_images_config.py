@@ -1,5 +1,7 @@
 """configs/images.py: what it makes of a folder, and what the user decides."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +43,13 @@ def test_sizes_follow_from_the_images(tmp_path, side, colour, sizes):
     assert (config.data.size, config.data.channels, model.num_classes) == (*sizes[:2], 3)
     assert config.data.held_out == 0.1
     assert check_capacity(config, strict=True) == []
+
+
+def test_a_path_may_be_one_of_pathlib(tmp_path):
+    path = fill(tmp_path / "x", 8, colour=False)
+    assert kj.preset("images", {"data.path": Path(path)}) == kj.preset("images", {"data.path": path})
+    with pytest.raises(UserError, match=r"^data.size is '16', but it must be a valid integer"):
+        kj.preset("images", {"data.path": path, "data.size": "16"})
 
 
 def test_what_is_given_wins_and_the_rest_follows(tmp_path):

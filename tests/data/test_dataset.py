@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -56,6 +57,12 @@ def test_both_kinds_of_source_give_the_same_records(digits_root, monkeypatch):
 def test_an_unknown_class_is_refused(digits_root, unknown):
     with pytest.raises(UserError, match=rf"data.classes contains {unknown}, .* 0 to 9"):
         open_dataset(DataConfig(path=str(digits_root), classes=(3, unknown)), "train")
+
+
+def test_an_unknown_split_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users call
+    with pytest.raises(UserError, match=r"split is 'tset', but it must be one of 'train', 'validation', 'test'"):
+        open_dataset(DataConfig(source="digits"), "tset")  # pyright: ignore[reportArgumentType]
 
 
 def test_records_cannot_be_overwritten_through_a_view(digits_root):

@@ -69,12 +69,16 @@ def test_a_model_is_pushed_in_one_commit_and_fetched_in_parts(tmp_path, monkeypa
         done = _run(address, tmp_path, "sample", "hf://user/digits", "--classes", "3", "--rows", "1", "--steps", "2")
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "digits_samples_3.png").is_file()
-        wanted = {"kind.json", "learngenes.safetensors", "params.safetensors", "tailors/3.safetensors"}
+        wanted = {"README.md", "kind.json", "learngenes.safetensors", "params.safetensors", "tailors/3.safetensors"}
         assert set(hub.fetched) == wanted
         assert len(hub.fetched) == len(wanted)  # each once
         again = _run(address, tmp_path, "inspect", "hf://user/digits@main", "--classes", "3", "5")
         assert again.returncode == 0, again.stderr
         assert set(hub.fetched) == wanted | {"tailors/5.safetensors"}
+
+        part = _run(address, tmp_path, "export", "hf://user/digits", "--classes", "3", "--out", "part")
+        assert part.returncode == 0, part.stderr
+        assert "license: apache-2.0\n" in (tmp_path / "part" / "README.md").read_text()
 
         for args, sentence in (
             (("sample", "hf://user/nothing"), "hf://user/nothing does not exist, or may not be seen"),
@@ -114,7 +118,8 @@ def test_addresses():
     assert hubs.parse("hf://a/b@v1.0") == ("a/b", "v1.0")
     assert hubs.is_address("hf://x")
     assert not hubs.is_address("runs/hf")
-    for wrong in ("hf://", "hf://a", "hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a b/c"):
+    assert hubs.check_repository("hf://user/name") == hubs.check_repository("user/name") == "user/name"
+    for wrong in ("hf://", "hf://a", "hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a b/c", "hf://a/b@../c"):
         with pytest.raises(kj.UserError, match="hf://user/name"):
             hubs.parse(wrong)
 
