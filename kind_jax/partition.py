@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
+from kind_jax.config.check import is_whole
 from kind_jax.errors import UserError
 from kind_jax.nn.variables import Learngene, Tailor
 from kind_jax.untrusted.text import short
@@ -97,7 +98,7 @@ def select(tailors: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     check_trees(tailors, what="tailors")
     count, index = groups_in(tailors), _listed(rows, "rows", "numbers of tailor rows")
     for row in index:
-        if not isinstance(row, int | np.integer) or isinstance(row, bool) or not 0 <= row < count:
+        if not is_whole(row) or not 0 <= row < count:
             raise UserError(f"tailor row is {short(row)}, but it must be between 0 and {count - 1}.")
     return jax.tree.map(lambda a: a[jnp.asarray(index, jnp.int32)], dict(tailors))
 

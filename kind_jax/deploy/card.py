@@ -35,8 +35,8 @@ _MARK = "<!-- Written by kind_jax and replaced with the model. Remove this line 
 _UNLICENSED, _NO_LICENSE = "unknown", "Not stated; ask whoever shares this model."
 _MOST_CLASSES, _MOST_BYTES = 100, 16 << 20
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|~:@$])")
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}\Z")
-_LICENSED = re.compile(r"^license: ([a-z0-9][a-z0-9.+-]{0,63})$", re.MULTILINE)
+_IDENTIFIER = r"[a-z0-9][a-z0-9.+-]{0,63}"  # of a licence
+_LICENSE, _LICENSED = re.compile(rf"{_IDENTIFIER}\Z"), re.compile(rf"^license: ({_IDENTIFIER})$", re.MULTILINE)
 _TASKS = {"diffusion": "unconditional-image-generation", "classification": "image-classification"}
 
 
